@@ -1,0 +1,232 @@
+"""The graph: a networkx.MultiDiGraph behind a typed, immutable front. The only module that imports networkx.
+
+A node is one application of one op. Ids are creation ordinals, and operands exist before their users, so id order is
+a topological order and the one order everything iterates in. Graphs are made by a `GraphBuilder` and never change;
+a pass builds a new one (see `rewrite.py`). Edges run from producer to user, keyed by operand slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+
+import networkx as nx
+
+from graphc.ir.dim import Bounds, DimLike
+from graphc.ir.op import Op, OpError, Pattern
+from graphc.ir.types import TensorType
+from graphc.source import Span
+
+
+@dataclass(frozen=True, order=True)
+class Value:
+    """One result of one node."""
+
+    node: int
+    result: int = 0
+
+
+@dataclass(frozen=True)
+class Scope:
+    """One step of the block path a node came from: the label (`conv1`) and what it is a use of (`Conv2d`)."""
+
+    label: str
+    kind: str
+    span: Span | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One application of an op, its operands and result types, and where in the source it came from."""
+
+    id: int
+    op: Op
+    operands: tuple[Value, ...]
+    types: tuple[TensorType, ...]
+    scope: tuple[Scope, ...] = ()
+    span: Span | None = field(default=None, compare=False)
+
+    @property
+    def values(self) -> tuple[Value, ...]:
+        """The node's results."""
+        return tuple(Value(self.id, i) for i in range(len(self.types)))
+
+    @property
+    def path(self) -> str:
+        """The block path as text: `layer1.0.conv1`."""
+        return ".".join(s.label for s in self.scope)
+
+
+class Graph:
+    """An immutable dataflow graph with named dims, inputs and named outputs."""
+
+    def __init__(
+        self,
+        name: str,
+        dims: Mapping[str, Bounds],
+        nodes: Sequence[Node],
+        outputs: Sequence[tuple[str, Value]],
+    ) -> None:
+        self.name = name
+        self.dims: Mapping[str, Bounds] = MappingProxyType(dict(dims))
+        self.outputs = tuple(outputs)
+        self._net: nx.MultiDiGraph = nx.MultiDiGraph()
+        for node in nodes:
+            if node.id in self._net:
+                raise ValueError(f"node {node.id} is defined twice")
+            self._net.add_node(node.id, node=node)
+            for slot, value in enumerate(node.operands):
+                self._check(value, f"operand {slot} of node {node.id} ({node.op.name})")
+                if value.node >= node.id:
+                    raise ValueError(f"node {node.id} uses node {value.node} before it is made")
+                self._net.add_edge(value.node, node.id, key=slot, result=value.result)
+        for out, value in self.outputs:
+            self._check(value, f"output {out!r}")
+
+    def _check(self, value: Value, what: str) -> None:
+        if value.node not in self._net or value.result >= len(self.node(value.node).types):
+            raise ValueError(f"{what} refers to {value}, which does not exist")
+
+    def node(self, id: int) -> Node:
+        """The node with this id. Raises KeyError."""
+        found: Node = self._net.nodes[id]["node"]
+        return found
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        """All nodes, operands before users."""
+        return tuple(self.node(i) for i in sorted(self._net.nodes))
+
+    def type_of(self, value: Value) -> TensorType:
+        """The type of a value."""
+        return self.node(value.node).types[value.result]
+
+    def users(self, node: int | Node) -> tuple[tuple[Node, int], ...]:
+        """(user, operand slot) of every use of a node's results, in id and slot order."""
+        id = node.id if isinstance(node, Node) else node
+        edges = sorted((v, slot) for _, v, slot in self._net.out_edges(id, keys=True))
+        return tuple((self.node(v), slot) for v, slot in edges)
+
+    def uses(self, value: Value) -> tuple[tuple[Node, int], ...]:
+        """(user, operand slot) of every use of one value."""
+        return tuple((n, s) for n, s in self.users(value.node) if n.operands[s] == value)
+
+    def is_output(self, value: Value) -> bool:
+        """True when the value is a result of the graph."""
+        return any(v == value for _, v in self.outputs)
+
+    @cached_property
+    def inputs(self) -> tuple[Node, ...]:
+        """The input nodes, in declaration order."""
+        return tuple(n for n in self.nodes if n.op.name == "input")
+
+    @cached_property
+    def parameters(self) -> tuple[Node, ...]:
+        """The parameter nodes, in declaration order."""
+        return tuple(n for n in self.nodes if n.op.name == "parameter")
+
+    @property
+    def networkx(self) -> nx.MultiDiGraph:
+        """A copy of the underlying multigraph, for analyses by networkx's own algorithms."""
+        return self._net.copy()
+
+    def substitute_dims(self, env: Mapping[str, DimLike], name: str | None = None) -> Graph:
+        """Named dims replaced everywhere; types are inferred anew. Fixed names leave `dims`."""
+        kept = {n: b for n, b in self.dims.items() if n not in env}
+        b = GraphBuilder(name or self.name, kept)
+        values: dict[Value, Value] = {}
+        for node in self.nodes:
+            with b.at(node.scope, node.span):
+                new = b.emit(node.op.substitute(env), *(values[v] for v in node.operands))
+            values.update(zip(node.values, new, strict=True))
+        return b.build([(n, values[v]) for n, v in self.outputs])
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Graph):
+            return NotImplemented
+        return (
+            self.name == other.name
+            and dict(self.dims) == dict(other.dims)
+            and self.outputs == other.outputs
+            and self.nodes == other.nodes
+        )
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.name, self.outputs, self.nodes))
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def __repr__(self) -> str:
+        return f"<Graph {self.name}: {len(self)} nodes>"
+
+
+class GraphBuilder:
+    """Builds a graph node by node; an ill-typed node cannot be built."""
+
+    def __init__(self, name: str, dims: Mapping[str, Bounds] | None = None) -> None:
+        self.name = name
+        self.dims: dict[str, Bounds] = dict(dims or {})
+        self.nodes: list[Node] = []
+        self._scope: tuple[Scope, ...] = ()
+        self._span: Span | None = None
+
+    @contextmanager
+    def at(self, scope: tuple[Scope, ...], span: Span | None) -> Iterator[None]:
+        """Nodes made inside carry this scope and span."""
+        saved = self._scope, self._span
+        self._scope, self._span = scope, span
+        try:
+            yield
+        finally:
+            self._scope, self._span = saved
+
+    def emit(self, op: Op, *operands: Value) -> tuple[Value, ...]:
+        """Adds one application. Raises OpError when the op rejects the operand types."""
+        if op.arity is not None and op.arity != len(operands):
+            raise OpError(f"{op.name} takes {op.arity} operands and got {len(operands)}")
+        types = op.infer(*(self.type_of(v) for v in operands))
+        node = Node(len(self.nodes), op, operands, types, self._scope, self._span)
+        self.nodes.append(node)
+        return node.values
+
+    def __call__(self, op: Op, *operands: Value) -> Value:
+        """`emit` for an op with one result."""
+        (value,) = self.emit(op, *operands)
+        return value
+
+    def type_of(self, value: Value) -> TensorType:
+        """The type of a value made so far."""
+        return self.nodes[value.node].types[value.result]
+
+    def node_of(self, value: Value) -> Node:
+        """The node that made a value."""
+        return self.nodes[value.node]
+
+    def build(self, outputs: Sequence[tuple[str, Value]], *, prune: bool = False) -> Graph:
+        """The finished graph. `prune` drops nodes that no output needs (inputs and their order stay) and renumbers."""
+        if not prune:
+            return Graph(self.name, self.dims, self.nodes, outputs)
+        live = {v.node for _, v in outputs}
+        for node in reversed(self.nodes):
+            if node.id in live:
+                live.update(v.node for v in node.operands)
+        ids: dict[int, int] = {}
+        kept: list[Node] = []
+        for node in self.nodes:
+            if node.id in live or node.op.name == "input":
+                ids[node.id] = len(kept)
+                operands = tuple(Value(ids[v.node], v.result) for v in node.operands)
+                kept.append(Node(len(kept), node.op, operands, node.types, node.scope, node.span))
+        renamed = [(n, Value(ids[v.node], v.result)) for n, v in outputs]
+        return Graph(self.name, self.dims, kept, renamed)
+
+
+__all__ = ["Graph", "GraphBuilder", "Node", "Pattern", "Scope", "Value"]

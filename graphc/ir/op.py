@@ -1,0 +1,178 @@
+"""The contract of an operation: one frozen dataclass per op, its fields are the attributes.
+
+Everything the compiler knows about an op is asked from its class: the shape rule (`infer`), the NumPy meaning
+(`evaluate`), the code-generation meaning (`compute`), the cost (`flops`), how it falls apart into primitives
+(`decompose`), and what fusion and layout may do with it (`pattern`, `Traits`). No pass names ops in a list.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+
+import numpy as np
+
+from graphc.ir.dim import Dim, DimLike, substitute
+from graphc.ir.dtype import DType
+from graphc.ir.types import TensorType
+
+if TYPE_CHECKING:
+    from graphc.ir.graph import Graph, GraphBuilder, Value
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Expr = Any  # a scalar or vector expression of whatever Emitter is at work
+OpT = TypeVar("OpT", bound="Op")
+
+
+class OpError(Exception):
+    """An op rejects its operands or attributes.
+
+    `operand` is the slot at fault (None: the attributes), `code` a diagnostic code, `help` what to write instead.
+    The frontend turns it into a diagnostic at the user's line; built by hand, it reads as it stands.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        operand: int | None = None,
+        code: str = "E0201",
+        help: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message, self.operand, self.code, self.help = message, operand, code, help
+
+
+class Pattern(Enum):
+    """How an op's result elements depend on its operands' elements; what fusion and lowering decide by."""
+
+    SOURCE = "source"  # no operands: inputs, parameters, constants, iota
+    ELEMENTWISE = "elementwise"  # out[i] = f(a[i], b[i], ...), all operands of the result's shape
+    INDEX = "index"  # out[i] = one operand at a computed index, or a fill value: views, pad, concat, take
+    REDUCE = "reduce"  # out[i] = a reduction over some axes of one operand
+    WINDOW = "window"  # pooling: a reduction over a sliding window
+    CONTRACT = "contract"  # dot_general, conv_general: the heavy roots
+    OPAQUE = "opaque"  # sort and the like: a kernel of its own
+    COMPOSITE = "composite"  # falls apart through `decompose`; kernels may know it whole
+    REGION = "region"  # owns a body graph: fusion, scan, cond
+
+
+class Emitter(Protocol):
+    """Scalar arithmetic an op's `compute` is written in; lowering implements it over TIR expressions.
+
+    Index expressions are integers (`index_*`-free: plain +, -, *, //, % work on them and on Python ints).
+    """
+
+    def constant(self, value: float | int | bool, dtype: DType) -> Expr:
+        """A literal."""
+
+    def dim(self, dim: DimLike) -> Expr:
+        """A dimension as an index expression."""
+
+    def cast(self, value: Expr, dtype: DType) -> Expr:
+        """Conversion: float to integer truncates toward zero, to bool is `!= 0`."""
+
+    def unary(self, name: str, value: Expr) -> Expr:
+        """`name`: neg abs sign exp expm1 log log1p sqrt rsqrt tanh sigmoid erf sin cos floor ceil round not isnan."""
+
+    def binary(self, name: str, a: Expr, b: Expr) -> Expr:
+        """`name`: add sub mul div floordiv mod pow max min (NaN propagates) and or xor."""
+
+    def compare(self, name: str, a: Expr, b: Expr) -> Expr:
+        """`name`: eq ne lt le gt ge."""
+
+    def select(self, condition: Expr, a: Expr, b: Expr) -> Expr:
+        """`a` where the condition holds, else `b`; both are evaluated."""
+
+    def guarded(self, condition: Expr, a: Callable[[], Expr], otherwise: Expr) -> Expr:
+        """`a()` where the condition holds; never reads memory where it does not (padding)."""
+
+    def reduce(
+        self,
+        kind: str,
+        extents: Sequence[DimLike],
+        body: Callable[[Sequence[Expr]], Expr],
+        dtype: DType,
+    ) -> Expr:
+        """sum | prod | max | min | all | any of `body(k)` over the box of `extents`; an empty box gives the identity."""
+
+    def checked_index(self, value: Expr, limit: DimLike) -> Expr:
+        """`value` if 0 <= value < limit; otherwise a fault is recorded and the index is clamped."""
+
+
+Read = Callable[[int, Sequence[Expr]], Expr]
+
+
+@dataclasses.dataclass(frozen=True)
+class Op:
+    """Base of all operations. Subclasses are frozen dataclasses with hashable fields; instances compare by value."""
+
+    name: ClassVar[str] = ""
+    pattern: ClassVar[Pattern]
+    arity: ClassVar[int | None] = None  # None: variadic
+    family: ClassVar[str] = "elementwise"  # the colour in a diagram
+    commutative: ClassVar[bool] = False  # operands 0 and 1 may be swapped
+    expensive: ClassVar[bool] = (
+        False  # recomputing it per use costs more than a load (exp, tanh, division is not)
+    )
+
+    def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
+        """Result types. Raises OpError, naming both shapes, when the operands do not fit."""
+        raise TypeError(f"{type(self).__name__} has no shape rule")
+
+    def evaluate(self, *operands: Array) -> tuple[Array, ...]:
+        """The meaning, in NumPy, on concrete arrays; attributes hold no named dims (see `substitute`)."""
+        raise TypeError(f"{type(self).__name__} has no NumPy meaning")
+
+    def compute(
+        self, e: Emitter, operands: Sequence[TensorType], index: Sequence[Expr], read: Read
+    ) -> Expr:
+        """The element at `index` of the only result, from `read(slot, index)` of the operands."""
+        raise TypeError(f"{type(self).__name__} has no element-wise computation")
+
+    def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> DimLike:
+        """Arithmetic operations of one application (a multiply-add counts 2); data movement counts 0."""
+        return 0
+
+    def decompose(self, b: GraphBuilder, *operands: Value) -> tuple[Value, ...] | None:
+        """The same results from simpler ops, or None for a primitive."""
+        return None
+
+    def transposed(self, permutation: tuple[int, ...]) -> tuple[Op, tuple[int, ...]] | None:
+        """Moves a transpose of every operand behind the op; None where that is impossible.
+
+        `op(transpose(a, p), transpose(b, p)) == transpose(op2(a, b), q)` for the returned `(op2, q)`. Elementwise ops
+        return themselves and `p`; reductions, pad, slice, reverse and concatenate remap their axes.
+        """
+        return None
+
+    @property
+    def regions(self) -> tuple[Graph, ...]:
+        """Body graphs the op owns."""
+        return ()
+
+    def attributes(self) -> dict[str, Any]:
+        """Attribute names and values, in field order."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+    def substitute(self: OpT, env: Mapping[str, DimLike]) -> OpT:
+        """The op with named dims in its attributes replaced."""
+        changes = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            new = _substitute(value, env)
+            if new is not value:
+                changes[field.name] = new
+        return dataclasses.replace(self, **changes) if changes else self
+
+
+def _substitute(value: Any, env: Mapping[str, DimLike]) -> Any:
+    if isinstance(value, Dim):
+        return substitute(value, env)
+    if isinstance(value, tuple) and any(isinstance(v, (Dim, tuple)) for v in value):
+        return tuple(_substitute(v, env) for v in value)
+    if hasattr(value, "substitute_dims"):  # a body graph
+        return value.substitute_dims(env)
+    return value
