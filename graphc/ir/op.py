@@ -114,9 +114,12 @@ class Op:
     arity: ClassVar[int | None] = None  # None: variadic
     family: ClassVar[str] = "elementwise"  # the colour in a diagram
     commutative: ClassVar[bool] = False  # operands 0 and 1 may be swapped
-    expensive: ClassVar[bool] = (
-        False  # recomputing it per use costs more than a load (exp, tanh, division is not)
-    )
+    # Facts that passes and lowering ask for:
+    expensive: ClassVar[bool] = False  # redoing it per use costs more than a load: exp, tanh, ...
+    spatial: ClassVar[bool] = False  # has a `channels_last` attribute: conv, pooling, resize, ...
+    alias: ClassVar[bool] = False  # the operand's bytes under another shape: reshape
+    replicated: ClassVar[bool] = False  # cheaper to redo at each reader than to store: broadcast
+    placeable: ClassVar[bool] = False  # a producer can store straight through it: see `place`
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
         """Result types. Raises OpError, naming both shapes, when the operands do not fit."""
@@ -147,6 +150,10 @@ class Op:
         return themselves and `p`; reductions, pad, slice, reverse and concatenate remap their axes.
         """
         return None
+
+    def place(self, index: Sequence[Expr]) -> tuple[Expr, ...]:
+        """Where the operand's element at `index` lands in the result; only for `placeable` ops."""
+        raise TypeError(f"{type(self).__name__} is not placeable")
 
     @property
     def regions(self) -> tuple[Graph, ...]:
