@@ -1,10 +1,10 @@
 """What a CPU can do: the target a module is compiled for, and the check that a machine can run it.
 
-A target is a level of the x86-64 psABI (``x86-64-v2``, ``-v3``, ``-v4``) plus optional extensions,
-written ``x86-64-v4+amx_tile+amx_bf16``; ``native`` resolves to the richest such text that the flags
-of this machine allow. Extensions and required features carry the names of ``/proc/cpuinfo``, because
-that is what the runtime reads at load time. The CPU's marketing name is never used: under a
-hypervisor LLVM takes an AMX machine for an older one.
+A target is a level of the x86-64 psABI (``x86-64-v2``, ``-v3``, ``-v4``) plus optional
+extensions, written ``x86-64-v4+amx_tile+amx_bf16``; ``native`` resolves to the richest such text
+that the flags of this machine allow. Extensions and required features carry the names of
+``/proc/cpuinfo``, because that is what the runtime reads at load time. The CPU's marketing name is
+never used: under a hypervisor LLVM takes an AMX machine for an older one.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class CpuTarget:
         return "avx512_bf16" in self.extensions
 
     def lanes(self, dtype: str) -> int:
-        """Elements of ``dtype`` (NumPy or TVM name) in one full vector: 8 f32 on AVX2, 16 on AVX-512.
+        """Elements of ``dtype`` (a NumPy or TVM name) in a full vector: 8 f32 on AVX2.
 
         Booleans take a byte. Raises :class:`ValueError` for a dtype without a fixed width.
         """
@@ -115,7 +115,7 @@ class CpuTarget:
     def mattr(self) -> tuple[str, ...]:
         """LLVM's feature switches on top of the level (which goes in as ``mcpu``)."""
         extra = tuple("+" + _EXTENSIONS[e][0] for e in self.extensions)
-        # 512-bit registers are what the kernels are tiled for; LLVM's v4 tuning shies away from them.
+        # The kernels are tiled for 512-bit registers; LLVM's v4 tuning shies away from them.
         return (*extra, "-prefer-256-bit") if self.vector_bits == 512 else extra
 
     def tvm_target(self) -> Any:
@@ -138,7 +138,7 @@ class CpuTarget:
 
 @functools.lru_cache(maxsize=1)
 def detect_host() -> frozenset[str]:
-    """The flags of this machine's CPU as Linux reports them, AVX state already checked by the kernel.
+    """The flags of this machine's CPU as Linux reports them, AVX state already checked by it.
 
     Raises :class:`TargetError` where :file:`/proc/cpuinfo` does not exist or names no x86 flags.
     """
@@ -188,7 +188,9 @@ def parse_target(text: str, *, host_flags: Collection[str] | None = None) -> Cpu
     level, *extensions = text.strip().lower().split("+")
     if level == "native":
         if extensions:
-            raise TargetError("'native' takes no extensions: it already means all of this machine's")
+            raise TargetError(
+                "'native' takes no extensions: it already means all of this machine's"
+            )
         return _native(detect_host() if host_flags is None else host_flags)
     if level not in _LEVELS:
         raise TargetError(_unknown("target", level, ["native", *_LEVELS]))
