@@ -1,1 +1,1 @@
-
+"""Text to syntax tree: grammar, parser with friendly errors, formatter."""

@@ -1,0 +1,25 @@
+"""What every diagnostic code means: the texts behind ``graphc explain CODE``.
+
+One file holds the codes of one range, as a table named ``CODES``; here they come together.
+
+======  =============================================
+E01xx   syntax
+E02xx   shapes and types
+E03xx   names and scopes
+E04xx   arguments
+E05xx   blocks, loops, limits, imports
+E06xx   weights
+E07xx   modules, run time, targets
+E08xx   parsed and checked, but not compiled yet
+======  =============================================
+"""
+
+from __future__ import annotations
+
+from graphc.codes import syntax
+from graphc.codes.info import CodeInfo
+
+__all__ = ["CODES", "CodeInfo"]
+
+CODES: dict[str, CodeInfo] = {**syntax.CODES}
+"""Every code that graphc can report, by code."""
