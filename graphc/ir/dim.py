@@ -1,9 +1,10 @@
-"""Dimensions: plain integers, or canonical integer polynomials over named dims such as `N` and `T`.
+"""Dimensions: integers, or canonical integer polynomials over named dims such as `N` and `T`.
 
-A `Dim` is never constant: arithmetic that cancels every name returns an `int`, so `DimLike = int | Dim` is the type
-of a dimension everywhere and equal dims compare equal. Floor division that does not come out even is an atom of its
-own (`(H + 1) // 2`), itself in a normal form; the remainder is written with it (`a - a // b * b`).
-Named dims are at least 0; `Bounds` narrows them. Nothing here knows tensors.
+A `Dim` is never constant: arithmetic that cancels every name returns an `int`, so
+`DimLike = int | Dim` is the type of a dimension everywhere and equal dims compare equal. Floor
+division that does not come out even is an atom of its own (`(H + 1) // 2`), itself in a normal
+form; the remainder is written with it (`a - a // b * b`). A named dim is at least 1 unless its
+`Bounds` say otherwise. Nothing here knows tensors.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar, Union
+from typing import TypeVar
 
 T = TypeVar("T")
 
@@ -47,7 +48,7 @@ class Quotient:
         return " // ".join(t if t.isidentifier() or t.isdigit() else f"({t})" for t in (num, den))
 
 
-Atom = Union[Symbol, Quotient]
+Atom = Symbol | Quotient
 Monomial = tuple[tuple[Atom, int], ...]  # atoms with positive powers, sorted by text
 Interval = tuple[float, float]
 
@@ -161,7 +162,7 @@ class Dim:
         return total
 
 
-DimLike = Union[int, Dim]
+DimLike = int | Dim
 Shape = tuple[DimLike, ...]
 
 
@@ -271,22 +272,24 @@ def evaluate(dim: DimLike, env: Mapping[str, int]) -> int:
     """The value of a dimension for given named dims. Raises KeyError for a name without a value."""
     if isinstance(dim, int):
         return dim
-    return dim.fold(
+    value: int = dim.fold(
         lambda n: env[n], lambda c: c, lambda a, b: a + b, lambda a, b: a * b, lambda a, b: a // b
     )
+    return value
 
 
 def substitute(dim: DimLike, env: Mapping[str, DimLike]) -> DimLike:
     """Replaces named dims by dimensions; names without an entry stay."""
     if isinstance(dim, int):
         return dim
-    return dim.fold(
+    replaced: DimLike = dim.fold(
         lambda n: env.get(n, Dim.symbol(n)),
         lambda c: c,
         lambda a, b: a + b,
         lambda a, b: a * b,
         floordiv,
     )
+    return replaced
 
 
 def interval(dim: DimLike, bounds: Mapping[str, Bounds]) -> Interval:

@@ -1,4 +1,4 @@
-"""Element types: the ten dtypes a `.nn` file can name, with their NumPy and safetensors counterparts."""
+"""Element types: the ten dtypes a `.nn` file can name, with their NumPy counterparts."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""The graph: a networkx.MultiDiGraph behind a typed, immutable front. The only module that imports networkx.
+"""The graph: a networkx.MultiDiGraph behind a typed, immutable front.
 
-A node is one application of one op. Ids are creation ordinals, and operands exist before their users, so id order is
-a topological order and the one order everything iterates in. Graphs are made by a `GraphBuilder` and never change;
-a pass builds a new one (see `rewrite.py`). Edges run from producer to user, keyed by operand slot.
+The only module that imports networkx. A node is one application of one op. Ids are creation
+ordinals, and operands exist before their users, so id order is a topological order and the one
+order everything iterates in. Graphs are made by a `GraphBuilder` and never change; a pass builds a
+new one (see `rewrite.py`). Edges run from producer to user, keyed by operand slot.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Scope:
-    """One step of the block path a node came from: the label (`conv1`) and what it is a use of (`Conv2d`)."""
+    """One step of the block path: the label (`conv1`) and what it is a use of (`Conv2d`)."""
 
     label: str
     kind: str
@@ -40,7 +41,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class Node:
-    """One application of an op, its operands and result types, and where in the source it came from."""
+    """One application of an op: its operands, result types, and where in the source it is from."""
 
     id: int
     op: Op
@@ -211,7 +212,10 @@ class GraphBuilder:
         return self.nodes[value.node]
 
     def build(self, outputs: Sequence[tuple[str, Value]], *, prune: bool = False) -> Graph:
-        """The finished graph. `prune` drops nodes that no output needs (inputs and their order stay) and renumbers."""
+        """The finished graph.
+
+        `prune` drops nodes that no output needs (inputs and their order stay) and renumbers.
+        """
         if not prune:
             return Graph(self.name, self.dims, self.nodes, outputs)
         live = {v.node for _, v in outputs}

@@ -1,8 +1,9 @@
 """The contract of an operation: one frozen dataclass per op, its fields are the attributes.
 
-Everything the compiler knows about an op is asked from its class: the shape rule (`infer`), the NumPy meaning
-(`evaluate`), the code-generation meaning (`compute`), the cost (`flops`), how it falls apart into primitives
-(`decompose`), and what fusion and layout may do with it (`pattern`, `Traits`). No pass names ops in a list.
+Everything the compiler knows about an op is asked from its class: the shape rule (`infer`), the
+NumPy meaning (`evaluate`), the code-generation meaning (`compute`), the cost (`flops`), how it
+falls apart into primitives (`decompose`), and what fusion and layout may do with it (`pattern` and
+the class facts after it). No pass names ops in a list.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ OpT = TypeVar("OpT", bound="Op")
 class OpError(Exception):
     """An op rejects its operands or attributes.
 
-    `operand` is the slot at fault (None: the attributes), `code` a diagnostic code, `help` what to write instead.
-    The frontend turns it into a diagnostic at the user's line; built by hand, it reads as it stands.
+    `operand` is the slot at fault (None: the attributes), `code` a diagnostic code, `help` what to
+    write instead. The frontend turns it into a diagnostic at the user's line; built by hand, it
+    reads as it stands.
     """
 
     def __init__(
@@ -46,11 +48,11 @@ class OpError(Exception):
 
 
 class Pattern(Enum):
-    """How an op's result elements depend on its operands' elements; what fusion and lowering decide by."""
+    """How result elements depend on operand elements; what fusion and lowering decide by."""
 
     SOURCE = "source"  # no operands: inputs, parameters, constants, iota
     ELEMENTWISE = "elementwise"  # out[i] = f(a[i], b[i], ...), all operands of the result's shape
-    INDEX = "index"  # out[i] = one operand at a computed index, or a fill value: views, pad, concat, take
+    INDEX = "index"  # out[i] = one operand at a computed index, or a fill value: pad, concat, take
     REDUCE = "reduce"  # out[i] = a reduction over some axes of one operand
     WINDOW = "window"  # pooling: a reduction over a sliding window
     CONTRACT = "contract"  # dot_general, conv_general: the heavy roots
@@ -60,9 +62,9 @@ class Pattern(Enum):
 
 
 class Emitter(Protocol):
-    """Scalar arithmetic an op's `compute` is written in; lowering implements it over TIR expressions.
+    """Scalar arithmetic an op's `compute` is written in; lowering implements it over TIR.
 
-    Index expressions are integers (`index_*`-free: plain +, -, *, //, % work on them and on Python ints).
+    Index expressions are integers: plain +, -, *, //, % work on them and on Python ints.
     """
 
     def constant(self, value: float | int | bool, dtype: DType) -> Expr:
@@ -75,7 +77,11 @@ class Emitter(Protocol):
         """Conversion: float to integer truncates toward zero, to bool is `!= 0`."""
 
     def unary(self, name: str, value: Expr) -> Expr:
-        """`name`: neg abs sign exp expm1 log log1p sqrt rsqrt tanh sigmoid erf sin cos floor ceil round not isnan."""
+        """One operand.
+
+        `name`: neg abs sign exp expm1 log log1p sqrt rsqrt tanh sigmoid erf sin cos floor ceil
+        round not isnan.
+        """
 
     def binary(self, name: str, a: Expr, b: Expr) -> Expr:
         """`name`: add sub mul div floordiv mod pow max min (NaN propagates) and or xor."""
@@ -96,7 +102,10 @@ class Emitter(Protocol):
         body: Callable[[Sequence[Expr]], Expr],
         dtype: DType,
     ) -> Expr:
-        """sum | prod | max | min | all | any of `body(k)` over the box of `extents`; an empty box gives the identity."""
+        """sum, prod, max, min, all or any of `body(k)` over the box of `extents`.
+
+        An empty box gives the identity of the reduction.
+        """
 
     def checked_index(self, value: Expr, limit: DimLike) -> Expr:
         """`value` if 0 <= value < limit; otherwise a fault is recorded and the index is clamped."""
@@ -107,7 +116,7 @@ Read = Callable[[int, Sequence[Expr]], Expr]
 
 @dataclasses.dataclass(frozen=True)
 class Op:
-    """Base of all operations. Subclasses are frozen dataclasses with hashable fields; instances compare by value."""
+    """Base of all operations: frozen dataclasses with hashable fields that compare by value."""
 
     name: ClassVar[str] = ""
     pattern: ClassVar[Pattern]
@@ -126,7 +135,7 @@ class Op:
         raise TypeError(f"{type(self).__name__} has no shape rule")
 
     def evaluate(self, *operands: Array) -> tuple[Array, ...]:
-        """The meaning, in NumPy, on concrete arrays; attributes hold no named dims (see `substitute`)."""
+        """The meaning, in NumPy, on arrays; attributes hold no named dims (see `substitute`)."""
         raise TypeError(f"{type(self).__name__} has no NumPy meaning")
 
     def compute(
@@ -136,7 +145,7 @@ class Op:
         raise TypeError(f"{type(self).__name__} has no element-wise computation")
 
     def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> DimLike:
-        """Arithmetic operations of one application (a multiply-add counts 2); data movement counts 0."""
+        """Arithmetic operations of one application: a multiply-add counts 2, moving data 0."""
         return 0
 
     def decompose(self, b: GraphBuilder, *operands: Value) -> tuple[Value, ...] | None:
@@ -146,8 +155,9 @@ class Op:
     def transposed(self, permutation: tuple[int, ...]) -> tuple[Op, tuple[int, ...]] | None:
         """Moves a transpose of every operand behind the op; None where that is impossible.
 
-        `op(transpose(a, p), transpose(b, p)) == transpose(op2(a, b), q)` for the returned `(op2, q)`. Elementwise ops
-        return themselves and `p`; reductions, pad, slice, reverse and concatenate remap their axes.
+        `op(transpose(a, p), transpose(b, p)) == transpose(op2(a, b), q)` for the returned
+        `(op2, q)`. Elementwise ops return themselves and `p`; reductions, pad, slice, reverse and
+        concatenate remap their axes.
         """
         return None
 

@@ -11,7 +11,10 @@ Rule = Callable[["Rewriter", Node, tuple[Value, ...]], "Sequence[Value] | Value 
 
 
 class Rewriter(GraphBuilder):
-    """A builder over an old graph. A rule sees the old node and its new operands, and may emit through the rewriter."""
+    """A builder over an old graph.
+
+    A rule sees the old node and its new operands, and may emit through the rewriter.
+    """
 
     def __init__(self, graph: Graph) -> None:
         super().__init__(graph.name, graph.dims)
@@ -24,10 +27,11 @@ class Rewriter(GraphBuilder):
 
 
 def rewrite(graph: Graph, rule: Rule) -> Graph:
-    """A new graph in which each node is what `rule` returns for it, or itself where the rule returns None.
+    """A new graph: each node is what `rule` returns for it, or itself where that is None.
 
-    Results replace the old node's one by one. Nodes that nothing needs any more are dropped; scope and span of the
-    old node go to everything the rule emits for it. Returns the very same graph when nothing changed.
+    Results replace the old node's one by one. Nodes that nothing needs any more are dropped; scope
+    and span of the old node go to everything the rule emits for it. Returns the very same graph
+    when nothing changed.
     """
     r = Rewriter(graph)
     changed = False
