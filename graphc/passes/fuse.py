@@ -1,0 +1,278 @@
+"""Operator fusion: the graph becomes kernels.
+
+Every run-time node ends in one `Fusion` node that owns its body, except aliases (a reshape is the same bytes) and what
+depends on parameters only (computed once, when a module is built). Groups start as single nodes and grow by one rule:
+**a group whose only readers are in one other group may join it**. That can never make a cycle (every path out of the
+group passes through those readers), never computes a value twice, and never keeps an intermediate in memory that
+nobody else needs. What each side allows:
+
+- a *rooted* group (contraction, window, reduction, row composite) takes elementwise readers as its epilogue, and
+  finally one placeable op (transpose, pad) that its stores go through;
+- a reduction or row composite takes elementwise and index producers as its prologue; a contraction or window takes
+  none, since it reads each element many times;
+- rootless groups (maps) join each other unless an expensive value would be computed at several indices.
+
+Replicated ops (broadcasts, iota, scalar literals) belong to no group: each reader's body gets its own copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from graphc.ir.graph import Graph, GraphBuilder, Node, Value
+from graphc.ir.op import Pattern
+from graphc.ops import Fusion, Input
+
+MAX_MEMBERS = 64  # keeps kernels readable and their compile time bounded
+MAX_STATIC_ELEMENTS = 1 << 26  # a literal-only tensor above this is computed at run time instead of stored
+_ROOTED = (Pattern.CONTRACT, Pattern.WINDOW, Pattern.REDUCE, Pattern.COMPOSITE)
+_READS_ONCE = (Pattern.REDUCE, Pattern.COMPOSITE)
+
+
+def static_nodes(graph: Graph) -> frozenset[int]:
+    """Ids of nodes whose results are fixed when a module is built: they depend on parameters and literals only.
+
+    Nodes with a named dim in their type, and large tensors made from literals alone, are left to run time.
+    """
+    static: set[int] = set()
+    from_parameter: set[int] = set()
+    for node in graph.nodes:
+        if node.op.name == "input" or not all(t.is_static for t in node.types):
+            continue
+        if not all(v.node in static for v in node.operands):
+            continue
+        if node.op.name == "parameter" or any(v.node in from_parameter for v in node.operands):
+            from_parameter.add(node.id)
+        elif sum(int(t.size) for t in node.types if isinstance(t.size, int)) > MAX_STATIC_ELEMENTS:
+            continue
+        static.add(node.id)
+    return frozenset(static)
+
+
+@dataclass
+class _Group:
+    """Nodes that will share a kernel; `output` is the last of them and the only one read from outside."""
+
+    members: set[int]
+    output: int
+    root: Node | None = None
+    closed: bool = False  # ends in a placeable op: nothing may follow
+
+    @property
+    def opaque(self) -> bool:
+        return self.root is not None and self.root.op.pattern not in _ROOTED
+
+
+class _Fuser:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.static = static_nodes(graph)
+        self.replicated = {n.id for n in graph.nodes if self._is_replicated(n)}
+        self.groups: dict[int, _Group] = {}
+        for node in graph.nodes:
+            if not self._is_free(node):
+                pattern = node.op.pattern
+                rootless = pattern in (Pattern.ELEMENTWISE, Pattern.INDEX, Pattern.SOURCE)
+                self.groups[node.id] = _Group({node.id}, node.id, None if rootless else node)
+
+    def _is_replicated(self, node: Node) -> bool:
+        literal = node.op.name == "constant" and node.types[0].size == 1
+        if not (node.op.replicated or literal):
+            return False
+        if literal:
+            return True
+        graph = self.graph
+        return not any(graph.is_output(v) for v in node.values) and all(
+            user.op.pattern not in (Pattern.CONTRACT, Pattern.WINDOW, Pattern.OPAQUE)
+            and not user.op.alias
+            for user, _ in graph.users(node)
+        )
+
+    def _is_free(self, node: Node) -> bool:
+        """Outside every group: inputs, build-time values, replicated ops, aliases."""
+        return (
+            node.op.name in ("input", "parameter")
+            or node.id in self.static
+            or node.id in self.replicated
+            or node.op.alias
+        )
+
+    # Growing groups
+
+    def grow(self) -> None:
+        """Joins groups until no rule applies."""
+        changed = True
+        while changed:
+            changed = False
+            for key in sorted(self.groups, reverse=True):
+                if key in self.groups and self._join_reader(self.groups[key]):
+                    changed = True
+
+    def _join_reader(self, group: _Group) -> bool:
+        reader = self._only_reader(group)
+        if reader is None or not self._may_join(group, reader):
+            return False
+        placed = self.graph.node(reader.output).op.placeable and group.root is not None
+        reader.members |= group.members
+        reader.closed = reader.closed or placed
+        reader.root = reader.root or group.root
+        for id in group.members:
+            self.groups[id] = reader
+        self.groups = {id: g for id, g in self.groups.items() if id in g.members}
+        return True
+
+    def _only_reader(self, group: _Group) -> _Group | None:
+        node = self.graph.node(group.output)
+        if len(node.types) != 1 or self.graph.is_output(node.values[0]):
+            return None
+        readers = [self.groups.get(user.id) for user, _ in self.graph.users(node)]
+        if not readers or readers[0] is None or any(r is not readers[0] for r in readers):
+            return None
+        return readers[0]
+
+    def _may_join(self, group: _Group, reader: _Group) -> bool:
+        if group is reader or group.opaque or reader.opaque or group.closed:
+            return False
+        if len(group.members) + len(reader.members) > MAX_MEMBERS:
+            return False
+        uses = [(u, s) for u, s in self.graph.users(group.output)]
+        if group.root is not None:
+            return reader.root is None and self._is_epilogue(group, reader)
+        if reader.root is not None:
+            return self._feeds_root_well(reader, [u for u, _ in uses])
+        return self._computed_once(group, [u for u, _ in uses])
+
+    def _is_epilogue(self, group: _Group, reader: _Group) -> bool:
+        """Every node of `reader` that depends on the root's result is elementwise on it, or places the end."""
+        assert group.root is not None
+        shape = self.graph.node(group.output).types[0].shape
+        may_place = group.root.op.pattern in (Pattern.CONTRACT, Pattern.WINDOW)
+        dependent = {group.output}
+        for id in sorted(reader.members):
+            node = self.graph.node(id)
+            if not any(v.node in dependent for v in node.operands):
+                continue
+            dependent.add(id)
+            pointwise = node.op.pattern is Pattern.ELEMENTWISE and node.types[0].shape == shape
+            places = may_place and node.op.placeable and id == reader.output
+            if not (pointwise or places):
+                return False
+        return reader.output in dependent
+
+    def _feeds_root_well(self, reader: _Group, users: Sequence[Node]) -> bool:
+        assert reader.root is not None
+        if reader.root.op.pattern in _READS_ONCE:
+            return all(self._reads_once(u) for u in users)
+        before = self._ancestors_in(reader, reader.root)
+        return all(
+            u.id not in before and u.id != reader.root.id and u.op.pattern is Pattern.ELEMENTWISE
+            for u in users
+        )
+
+    def _ancestors_in(self, group: _Group, node: Node) -> set[int]:
+        found: set[int] = set()
+        stack = [node]
+        while stack:
+            for v in stack.pop().operands:
+                if v.node in group.members and v.node not in found:
+                    found.add(v.node)
+                    stack.append(self.graph.node(v.node))
+        return found
+
+    def _reads_once(self, user: Node) -> bool:
+        return user.op.pattern in (Pattern.ELEMENTWISE, *_READS_ONCE)
+
+    def _computed_once(self, group: _Group, users: Sequence[Node]) -> bool:
+        pointwise = all(u.op.pattern is Pattern.ELEMENTWISE for u in users)
+        if pointwise or not any(self.graph.node(id).op.expensive for id in group.members):
+            return True
+        return len(users) == 1 and users[0].op.placeable
+
+    # Writing the fused graph
+
+    def emit(self) -> Graph:
+        """The graph of fusions, aliases, and the build-time part."""
+        b = GraphBuilder(self.graph.name, self.graph.dims)
+        done: dict[Value, Value] = {}
+        outputs_of = {id(g): g for g in self.groups.values()}
+        ends = {g.output: g for g in outputs_of.values()}
+        for node in self.graph.nodes:
+            if node.id in ends:
+                self._emit_fusion(b, ends[node.id], done)
+            elif self._is_free(node) and not (
+                node.id in self.replicated and any(v not in done for v in node.operands)
+            ):
+                with b.at(node.scope, node.span):
+                    new = b.emit(node.op, *(done[v] for v in node.operands))
+                done.update(zip(node.values, new, strict=True))
+        return b.build(self._own_outputs(b, [(n, done[v]) for n, v in self.graph.outputs]), prune=True)
+
+    def _emit_fusion(self, b: GraphBuilder, group: _Group, done: dict[Value, Value]) -> None:
+        end = self.graph.node(group.output)
+        lead = group.root or end
+        body = GraphBuilder(lead.op.name, self.graph.dims)
+        inner: dict[Value, Value] = {}
+        external: list[Value] = []
+
+        def place(value: Value) -> Value:
+            if value in inner:
+                return inner[value]
+            node = self.graph.node(value.node)
+            if node.id in group.members or node.id in self.replicated:
+                operands = [place(v) for v in node.operands]
+                with body.at(node.scope, node.span):
+                    inner.update(zip(node.values, body.emit(node.op, *operands), strict=True))
+            else:
+                t = self.graph.type_of(value)
+                inner[value] = body(Input(f"arg{len(external)}", t.dtype, t.shape))
+                external.append(value)
+            return inner[value]
+
+        results = [(f"out{i}", place(v)) for i, v in enumerate(end.values)]
+        used = _used_dims(body, results)
+        body.dims = {n: d for n, d in body.dims.items() if n in used}
+        op = Fusion(lead.op.name if group.root is not None else "map", body.build(results))
+        with b.at(lead.scope, lead.span):
+            new = b.emit(op, *(done[v] for v in external))
+        done.update(zip(end.values, new, strict=True))
+
+    def _own_outputs(
+        self, b: GraphBuilder, outputs: Sequence[tuple[str, Value]]
+    ) -> list[tuple[str, Value]]:
+        """Copies outputs that no kernel writes for themselves: inputs, build-time values, one value named twice."""
+        written: set[Value] = set()
+        result = []
+        for name, value in outputs:
+            origin = value
+            while b.node_of(origin).op.alias:
+                origin = b.node_of(origin).operands[0]
+            if not isinstance(b.node_of(origin).op, Fusion) or origin in written:
+                t = b.type_of(value)
+                copy = GraphBuilder("copy", self.graph.dims)
+                x = copy(Input("arg0", t.dtype, t.shape))
+                used = _used_dims(copy, [("out0", x)])
+                copy.dims = {n: d for n, d in copy.dims.items() if n in used}
+                value = origin = b(Fusion("map", copy.build([("out0", x)])), value)
+            written.add(origin)
+            result.append((name, value))
+        return result
+
+
+def _used_dims(b: GraphBuilder, outputs: Iterable[tuple[str, Value]]) -> set[str]:
+    del outputs
+    return {
+        name
+        for node in b.nodes
+        for t in node.types
+        for dim in t.shape
+        if not isinstance(dim, int)
+        for name in dim.names
+    }
+
+
+def fuse(graph: Graph) -> Graph:
+    """Partitions the graph into fusions; results stay the same, and so do inputs, outputs and parameters."""
+    fuser = _Fuser(graph)
+    fuser.grow()
+    return fuser.emit()
