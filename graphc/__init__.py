@@ -1,1 +1,53 @@
+"""graphc: a visual dataflow graph compiler.
 
+>>> import graphc
+>>> model = graphc.load("lenet.nn", classes=10)        # parse, elaborate, check every shape
+>>> module = model.compile(weights="lenet.safetensors")  # optimise, generate code, link
+>>> module.save("lenet")                                 # a folder that runs without graphc
+>>> logits = graphc.open("lenet")(image=x)["logits"]     # needs NumPy only
+
+Names are imported on first use, so that opening a compiled module loads neither the compiler nor its libraries.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graphc.artifact import Module, ModuleError, open
+    from graphc.diagnostics import Diagnostic, DiagnosticError
+    from graphc.model import Model, load
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Diagnostic": "graphc.diagnostics",
+    "DiagnosticError": "graphc.diagnostics",
+    "Model": "graphc.model",
+    "Module": "graphc.artifact",
+    "ModuleError": "graphc.artifact",
+    "load": "graphc.model",
+    "open": "graphc.artifact",
+}
+
+__all__ = [
+    "Diagnostic",
+    "DiagnosticError",
+    "Model",
+    "Module",
+    "ModuleError",
+    "__version__",
+    "load",
+    "open",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'graphc' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
