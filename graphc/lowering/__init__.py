@@ -1,1 +1,1 @@
-"""From a graph to machine code: fusion, plan, kernels, objects."""
+"""Fused graph → plan → TIR → object code. The only room that imports TVM, and only when code is generated."""

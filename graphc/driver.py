@@ -1,0 +1,86 @@
+"""The whole compiler as a table of contents: text → graph → optimised → kernels → module. Stops anywhere.
+
+    elaborated = frontend.load(path)             text → AST → graph, every shape checked
+    graph      = specialise(elaborated.graph)    named dims fixed by the user become integers
+    optimised  = optimise(graph)                 the pass pipeline, ending in fused kernels
+    program    = generate(optimised, weights)    plan, TIR, object code
+    write(program, directory)                    the deployable module
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphc.artifact.spec import ModuleSpec
+from graphc.artifact.writer import write
+from graphc.diagnostics import Diagnostic, DiagnosticError
+from graphc.frontend import Elaborated
+from graphc.ir.graph import Graph
+from graphc.lowering.generate import generate
+from graphc.passes import pipeline
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What code generation produced, not yet on disk."""
+
+    spec: ModuleSpec
+    objects: tuple[bytes, ...]
+    report: pipeline.Report
+
+    def write(self, directory: str | Path) -> Path:
+        """Writes the module folder, atomically. Raises ModuleError when it cannot."""
+        return write(self.spec, self.objects, Path(directory))
+
+
+def specialise(graph: Graph, dims: Mapping[str, int]) -> Graph:
+    """Fixes named dims. Raises DiagnosticError for a name the model lacks or a value out of its bounds."""
+    for name, value in dims.items():
+        if name not in graph.dims:
+            known = ", ".join(sorted(graph.dims)) or "none"
+            raise DiagnosticError(
+                [Diagnostic("E0509", f"{graph.name} has no dim `{name}` to fix (it has: {known})", None)]
+            )
+        low, high = interval_of(graph, name)
+        if not low <= value <= high:
+            raise DiagnosticError(
+                [Diagnostic("E0510", f"dim `{name}` = {value} is outside its bounds {low}..{high}", None)]
+            )
+    return graph.substitute_dims(dict(dims)) if dims else graph
+
+
+def interval_of(graph: Graph, name: str) -> tuple[float, float]:
+    """The declared bounds of a named dim; infinity where unbounded."""
+    bounds = graph.dims[name]
+    return bounds.low, float("inf") if bounds.high is None else bounds.high
+
+
+def optimise(
+    graph: Graph, *, until: str | None = None, observe: pipeline.Observer | None = None
+) -> tuple[Graph, pipeline.Report]:
+    """Runs the pass pipeline, or its beginning up to and including the pass called `until`."""
+    return pipeline.run(graph, until=until, observe=observe)
+
+
+def compile_model(
+    elaborated: Elaborated,
+    parameters: Mapping[str, Array],
+    *,
+    target: str = "native",
+    dims: Mapping[str, int] | None = None,
+    progress: Progress = lambda stage: None,
+) -> Compiled:
+    """Everything after elaboration: from a checked graph and its weights to object code."""
+    progress("optimising")
+    graph, report = optimise(specialise(elaborated.graph, dims or {}))
+    progress("generating code")
+    spec, objects = generate(graph, parameters, target=target)
+    return Compiled(spec, tuple(objects), report)

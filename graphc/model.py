@@ -1,0 +1,142 @@
+"""`Model`: a checked `.nn` model as a Python object, and `load`, which makes one."""
+
+from __future__ import annotations
+
+import tempfile
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphc import driver, frontend
+from graphc.artifact import Module
+from graphc.artifact import open as open_module
+from graphc.artifact.safetensors_io import read_safetensors
+from graphc.diagnostics import Diagnostic
+from graphc.diagram import render, summary
+from graphc.diagram.dot import draw
+from graphc.ir.graph import Graph
+from graphc.ir.printer import print_graph
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Weights = str | Path | Mapping[str, Array] | None
+
+
+def load(
+    path: str | Path,
+    *,
+    model: str | None = None,
+    dims: Mapping[str, int] | None = None,
+    **settings: object,
+) -> Model:
+    """Reads a `.nn` file and checks every shape in it.
+
+    Args:
+        path: the file.
+        model: which model of the file, when it has several.
+        dims: named dims to fix, such as `{"N": 1}`; the others stay open until the module runs.
+        **settings: values for the model's own arguments (`classes=10`).
+
+    Raises:
+        DiagnosticError: with every mistake in the file, as `graphc check` prints them.
+    """
+    elaborated = frontend.load(path, model=model, settings=settings)
+    return Model(elaborated, dims or {})
+
+
+class Model:
+    """A model whose shapes are checked; what you can do with a `.nn` file in Python."""
+
+    def __init__(self, elaborated: frontend.Elaborated, dims: Mapping[str, int]) -> None:
+        self._elaborated = elaborated
+        self._dims = dict(dims)
+        self.graph: Graph = driver.specialise(elaborated.graph, self._dims)
+
+    @property
+    def name(self) -> str:
+        """The model's name in the file."""
+        return self._elaborated.name
+
+    @property
+    def parameters(self) -> tuple[frontend.ParameterInfo, ...]:
+        """Paths, types and initialisers of the parameters, in declaration order."""
+        return self._elaborated.parameters
+
+    @property
+    def warnings(self) -> tuple[Diagnostic, ...]:
+        """What is suspicious but not wrong: unused names and the like."""
+        return self._elaborated.warnings
+
+    def optimised(self, after: str | None = None) -> Graph:
+        """The graph after the pass called `after`, or after all of them. Raises ValueError for an unknown pass."""
+        return driver.optimise(self.graph, until=after)[0]
+
+    def dump(self, after: str | None = None) -> str:
+        """The graph as text, which parses back; `after` names a pass, None means before any."""
+        return print_graph(self.graph if after is None else self.optimised(after))
+
+    def summary(self) -> summary.Summary:
+        """The layer tree with shapes, parameters, MACs and memory; print it, or ask it for rows."""
+        return summary.summarise(self.graph)
+
+    def draw(
+        self, path: str | Path | None = None, *, depth: int | None = None, after: str | None = None
+    ) -> str:
+        """DOT text of the diagram; with `path` it is also written as .svg, .png, .pdf or .dot.
+
+        Raises RenderError when a picture is asked for and Graphviz is not installed.
+        """
+        graph = self.graph if after is None else self.optimised(after)
+        text = draw(graph) if depth is None else draw(graph, depth=depth)
+        if path is not None:
+            render.save(text, path)
+        return text
+
+    def initialise(self, seed: int = 0) -> dict[str, Array]:
+        """Fresh parameters from the file's initialisers: same seed, same values."""
+        return frontend.initialise(self.parameters, seed)
+
+    def weights(self, weights: Weights) -> dict[str, Array]:
+        """Arrays for every parameter: from a safetensors file or a mapping, checked; None initialises.
+
+        Raises DiagnosticError with one table of what is missing, extra or of the wrong shape.
+        """
+        if weights is None:
+            return self.initialise()
+        arrays = weights if isinstance(weights, Mapping) else read_safetensors(Path(weights))
+        return frontend.match_weights(self.parameters, arrays)
+
+    def compile(
+        self,
+        weights: Weights = None,
+        *,
+        target: str = "native",
+        threads: int | None = None,
+        progress: Callable[[str], None] = lambda stage: None,
+    ) -> Module:
+        """Compiles to a module, opened and ready to call; `module.save(directory)` keeps it.
+
+        Args:
+            weights: a safetensors file or a mapping path -> array; None draws them from the initialisers.
+            target: `native` (this machine), `x86-64-v3`, `x86-64-v4`, or a level plus extensions.
+            threads: how many threads a call uses; default: the processors this process may run on.
+            progress: called with the name of each stage.
+
+        Raises:
+            DiagnosticError: the weights do not fit.
+            TargetError: no such target.
+            ModuleError: no C compiler, or the module cannot be written.
+        """
+        progress("loading weights")
+        arrays = self.weights(weights)
+        compiled = driver.compile_model(
+            self._elaborated, arrays, target=target, dims=self._dims, progress=progress
+        )
+        progress("linking")
+        folder = tempfile.TemporaryDirectory(prefix="graphc-")
+        directory = compiled.write(Path(folder.name) / self.name)
+        module = open_module(directory, threads=threads)
+        weakref.finalize(module, folder.cleanup)
+        return module
