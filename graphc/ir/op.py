@@ -127,8 +127,6 @@ class Op:
     expensive: ClassVar[bool] = False  # redoing it per use costs more than a load: exp, tanh, ...
     spatial: ClassVar[bool] = False  # has a `channels_last` attribute: conv, pooling, resize, ...
     alias: ClassVar[bool] = False  # the operand's bytes under another shape: reshape
-    replicated: ClassVar[bool] = False  # cheaper to redo at each reader than to store: broadcast
-    placeable: ClassVar[bool] = False  # a producer can store straight through it: see `place`
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
         """Result types. Raises OpError, naming both shapes, when the operands do not fit."""
@@ -160,6 +158,16 @@ class Op:
         concatenate remap their axes.
         """
         return None
+
+    @property
+    def replicated(self) -> bool:
+        """Cheaper to redo at each reader than to store: broadcasts, iota, literals of one value."""
+        return False
+
+    @property
+    def placeable(self) -> bool:
+        """A producer can store its result straight through this op: see `place`."""
+        return False
 
     def place(self, index: Sequence[Expr]) -> tuple[Expr, ...]:
         """Where the operand's element at `index` lands in the result; only for `placeable` ops."""

@@ -77,11 +77,8 @@ class _Fuser:
                 self.groups[node.id] = _Group({node.id}, node.id, None if rootless else node)
 
     def _is_replicated(self, node: Node) -> bool:
-        literal = node.op.name == "constant" and node.types[0].size == 1
-        if not (node.op.replicated or literal):
+        if not node.op.replicated:
             return False
-        if literal:
-            return True
         graph = self.graph
         return not any(graph.is_output(v) for v in node.values) and all(
             user.op.pattern not in (Pattern.CONTRACT, Pattern.WINDOW, Pattern.OPAQUE)
