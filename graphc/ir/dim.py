@@ -106,6 +106,9 @@ class Dim:
     def __mod__(self, other: DimLike) -> DimLike:
         return self - floordiv(self, other) * other
 
+    def __rmod__(self, other: DimLike) -> DimLike:
+        return other - floordiv(other, self) * self
+
     def __str__(self) -> str:
         parts: list[str] = []
         for mono, coef in self.terms:

@@ -346,7 +346,7 @@ class _GraphReader:
                 hint = f"did you mean `{near}`?" if near else None
                 r.fail(tree, "E0904", f"dim `{name}` is not declared", help=hint)
             return Dim.symbol(name)
-        if len(tree.children) > 2 * MAX_FACTORS:
+        if sum(isinstance(t, Tree) for t in tree.children) > MAX_FACTORS:
             r.fail(tree, "E0906", f"more than {MAX_FACTORS} terms or factors")
         if tree.data == "quotient":
             above, below = (self.dimension(t, depth + 1) for t in tree.children)
