@@ -224,8 +224,12 @@ def floordiv(a: DimLike, b: DimLike) -> DimLike:
         g = math.gcd(b, *(c for m, c in rest.terms if m))
         if g > 1:
             rest = _collect((m, c // g) for m, c in rest.terms)
-            b //= g
-        return whole + (floordiv(rest, b) if g > 1 else _mono(((Quotient(_dim(rest), b), 1),)))
+            return whole + floordiv(rest, b // g)
+        nested = _nested(_dim(rest))
+        if nested is not None:
+            inner, k = nested
+            return whole + floordiv(inner.numerator + inner.denominator * k, inner.denominator * b)
+        return whole + _mono(((Quotient(_dim(rest), b), 1),))
     exact = _exact(a, b)
     if exact is not None:
         return exact
@@ -233,6 +237,16 @@ def floordiv(a: DimLike, b: DimLike) -> DimLike:
         a_dim: DimLike = a
         return _mono(((Quotient(_constant(a_dim), b), 1),)) if a else 0
     return _mono(((Quotient(a, b), 1),))
+
+
+def _nested(value: Dim) -> tuple[Quotient, int] | None:
+    """`value` as one quotient plus a constant: `(a // b + k) // c` is `(a + b * k) // (b * c)`."""
+    first, *others = value.terms
+    if first[1] == 1 and len(first[0]) == 1 and (not others or others[0][0] == ()):
+        atom, power = first[0][0]
+        if isinstance(atom, Quotient) and power == 1:
+            return atom, others[0][1] if others else 0
+    return None
 
 
 def _constant(value: DimLike) -> Dim:
