@@ -52,7 +52,7 @@ graph "My net" {
   %1 = add(%image, %image) : f32[N, (T + 1) // 2, 3*`inf` - 1] \
 @ layer1: Block / "a b": "[Conv -> X]" / 0: Linear  # my.nn:2:5
   %2:2 = pair(%image, %1) {count = 3, eps = -0.0, on = true, mode = "\\u00e9\\"\\n", \
-dims = [((N*N) // T) // 2, -4], pads = [[0, 1], [-2, 3]], dtype = bf16, extra = -inf} : \
+dims = [(N*N) // (2*T), -4], pads = [[0, 1], [-2, 3]], dtype = bf16, extra = -inf} : \
 (f32[N, (T + 1) // 2, 3*`inf` - 1], f32[N, (T + 1) // 2, 3*`inf` - 1])
   %3:2 = region(%image) {kind = "elementwise", body = graph body {
     dim N >= 1
