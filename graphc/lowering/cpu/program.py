@@ -11,36 +11,107 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graphc.ir.dim import DimLike, names_of
+from graphc.ir.dim import DimLike
+from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph
-from graphc.lowering.cpu.emit import call_symbol, i64, when
+from graphc.ir.types import TensorType
+from graphc.lowering.cpu.emit import View, call_symbol, i64, kernel, when
+from graphc.lowering.cpu.features import CpuTarget
+from graphc.lowering.cpu.io import FAULT_WORDS, KernelIO
+from graphc.lowering.cpu.kernel import Kernel
+from graphc.lowering.cpu.trace import checked_nodes
 from graphc.lowering.plan import Call, Place
+from graphc.ops import Fusion
 
 MAIN = "graphc_main"
 
 
 @dataclass(frozen=True)
-class Signature:
-    """The C parameters of a kernel: pointers (operands, results that are not in place, scratch, fault), then int64s."""
+class Function:
+    """One compiled kernel: `symbol(operands..., results..., scratch?, fault?, dims..., fault id?)`.
+
+    A result that takes over an operand's storage (`in_place`) has no pointer of its own.
+    """
 
     symbol: str
-    operands: int
-    results: tuple[int, ...]  # indices of results that have a pointer of their own
-    scratch: bool
-    fault: bool
-    dims: tuple[str, ...]
+    fusion: Fusion
+    kernel: Kernel
+    in_place: tuple[int | None, ...]
+
+    @property
+    def own_results(self) -> tuple[int, ...]:
+        """Results with a pointer parameter."""
+        return tuple(r for r, slot in enumerate(self.in_place) if slot is None)
+
+    @property
+    def has_scratch(self) -> bool:
+        """Whether the kernel asked for scratch memory."""
+        return self.kernel.scratch != 0
+
+    @property
+    def has_fault(self) -> bool:
+        """Whether the kernel checks indices at run time."""
+        return bool(checked_nodes(self.fusion.body))
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """Named dims that are parameters, in order."""
+        return tuple(self.fusion.body.dims)
+
+
+def emit_function(function: Function, target: CpuTarget) -> Any:
+    """The PrimFunc of one kernel."""
+    body = function.fusion.body
+    types = [n.types[0] for n in body.inputs]
+    outputs = [body.type_of(v) for _, v in body.outputs]
+    pointers = {f"a{i}": _dtype(t.dtype) for i, t in enumerate(types)}
+    pointers |= {f"r{i}": _dtype(outputs[i].dtype) for i in function.own_results}
+    if function.has_scratch:
+        pointers["scratch"] = "uint8"
+    if function.has_fault:
+        pointers["fault"] = "int64"
+    dims = [*function.dims, *(["fault_base"] if function.has_fault else [])]
+    with kernel(function.symbol, pointers, dims, public=True) as k:
+        env = {name: k.dim(name) for name in function.dims}
+
+        def view(name: str, t: TensorType) -> View:
+            return k.view(name, [dim_expr(d, env) for d in t.shape])
+
+        operands = tuple(view(f"a{i}", t) for i, t in enumerate(types))
+        results = tuple(
+            view(f"r{i}" if slot is None else f"a{slot}", t)
+            for i, (t, slot) in enumerate(zip(outputs, function.in_place, strict=True))
+        )
+        io = KernelIO(
+            operands,
+            results,
+            env,
+            fault=k.view("fault", (FAULT_WORDS,)) if function.has_fault else None,
+            fault_base=k.dim("fault_base") if function.has_fault else 0,
+            scratch=k.view("scratch", (dim_expr(function.kernel.scratch, env),))
+            if function.has_scratch
+            else None,
+            in_place=function.in_place,
+        )
+        function.kernel.emit(io)
+    return k.function
+
+
+def _dtype(dtype: DType) -> str:
+    """TVM's name of an element type."""
+    return str(dtype.numpy)
 
 
 def emit_main(
     graph: Graph,
     calls: Sequence[Call],
-    signatures: Sequence[Signature],
+    functions: Sequence[Function],
     fault_ids: Sequence[int],
     weight_offsets: Sequence[int],
 ) -> Any:
     """The PrimFunc of `graphc_main`, its parameters in the order `artifact/spec.py` documents.
 
-    `signatures` and `fault_ids` (the first fault id of the call) run parallel to `calls`.
+    `functions` and `fault_ids` (the first fault id of the call) run parallel to `calls`.
     """
     import tvm
     import tvm.tirx as tx
@@ -81,22 +152,22 @@ def emit_main(
                 t.buffer_store(clocks, now, [t.int64(at)])
 
         tick(0)
-        for i, (call, signature) in enumerate(zip(calls, signatures, strict=True)):
+        for i, (call, function) in enumerate(zip(calls, functions, strict=True)):
             arguments = [address(p) for p in call.operands]
-            arguments += [address(call.results[r]) for r in signature.results]
-            if signature.scratch:
+            arguments += [address(call.results[r]) for r in function.own_results]
+            if function.has_scratch:
                 assert call.scratch is not None
                 arguments.append(address(call.scratch))
-            if signature.fault:
+            if function.has_fault:
                 arguments.append(fault)
-            arguments += [dims[name] for name in signature.dims]
-            if signature.fault:
+            arguments += [dims[name] for name in function.dims]
+            if function.has_fault:
                 arguments.append(i64(fault_ids[i]))
-            call_symbol(signature.symbol, *arguments)
+            call_symbol(function.symbol, *arguments)
             tick(i + 1)
-    function = builder.get()
-    body = tx.SeqStmt([function.body, tx.Return(tx.const(0, "int32"))])
-    return tx.PrimFunc(function.params, body, tvm.ir.PrimType("int32"), function.attrs)
+    main = builder.get()
+    body = tx.SeqStmt([main.body, tx.Return(tx.const(0, "int32"))])
+    return tx.PrimFunc(main.params, body, tvm.ir.PrimType("int32"), main.attrs)
 
 
 def dim_expr(dim: DimLike, env: Mapping[str, Any]) -> Any:
@@ -112,8 +183,3 @@ def dim_expr(dim: DimLike, env: Mapping[str, Any]) -> Any:
         lambda a, b: a * b,
         t.floordiv,
     )
-
-
-def dims_in(dims: Sequence[DimLike]) -> tuple[str, ...]:
-    """The named dims in several dimensions, sorted."""
-    return tuple(sorted({name for dim in dims for name in names_of(dim)}))

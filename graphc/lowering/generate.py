@@ -1,0 +1,237 @@
+"""Code generation for one target: from the fused graph and its parameters to a module's data and objects.
+
+Select a kernel for each fusion, plan memory, pack the weights, emit the distinct kernels and `graphc_main`, compile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from graphc.artifact.spec import (
+    DimSpec,
+    FaultInfo,
+    KernelInfo,
+    ModuleSpec,
+    OpSource,
+    Port,
+    WeightSpec,
+)
+from graphc.ir.dim import DimLike
+from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.printer import print_graph
+from graphc.lowering.cpu.build import compile_objects
+from graphc.lowering.cpu.features import CpuTarget, parse_target
+from graphc.lowering.cpu.kernel import Kernel
+from graphc.lowering.cpu.program import Function, emit_function, emit_main
+from graphc.lowering.cpu.select import select
+from graphc.lowering.cpu.trace import checked_nodes
+from graphc.lowering.plan import Call, Needs, Plan, make_plan, origin
+from graphc.ops import Fusion
+from graphc.passes.fuse import static_nodes
+from graphc.reference import evaluate_values
+
+Array = np.ndarray[Any, np.dtype[Any]]
+_ALIGN = 64
+_PARTITIONS = 4  # objects compiled at once; more only repeats LLVM's fixed cost
+
+
+def generate(
+    graph: Graph, parameters: Mapping[str, Array], *, target: str = "native"
+) -> tuple[ModuleSpec, list[bytes]]:
+    """Generates code for a fused graph.
+
+    Args:
+        graph: what the pass pipeline ends in.
+        parameters: parameter path -> array of the parameter's type and shape.
+        target: see `parse_target`.
+
+    Returns the module's data and its object files, equal for equal arguments. Raises TargetError.
+    """
+    cpu = parse_target(target)
+    static = static_nodes(graph)
+    kernels = {
+        node.id: select(node.op, _static_slots(node, graph, static), cpu)
+        for node in graph.nodes
+        if isinstance(node.op, Fusion)
+    }
+    plan = make_plan(graph, lambda node: _needs(kernels[node.id]), static)
+    weights, offsets = _weights(graph, plan, kernels, parameters)
+    functions = _functions(plan, kernels)
+    faults, fault_ids = _faults(plan)
+    main = emit_main(graph, plan.calls, functions, fault_ids, offsets)
+    objects = compile_objects([*_partition(functions, cpu), {"graphc_main": main}], cpu)
+    return _spec(graph, plan, functions, weights, faults, cpu), objects
+
+
+def _static_slots(node: Node, graph: Graph, static: frozenset[int]) -> frozenset[int]:
+    return frozenset(i for i, v in enumerate(node.operands) if origin(graph, v).node in static)
+
+
+def _needs(kernel: Kernel) -> Needs:
+    return Needs(kernel.scratch, {slot: p.name for slot, p in kernel.packing.items()})
+
+
+def _weights(
+    graph: Graph, plan: Plan, kernels: Mapping[int, Kernel], parameters: Mapping[str, Array]
+) -> tuple[tuple[WeightSpec, ...], list[int]]:
+    """Evaluates the build-time values, packs them, and lays them out one after another."""
+    packings = {
+        (node_value, packing.name): packing
+        for call in plan.calls
+        for slot, packing in kernels[call.node.id].packing.items()
+        for node_value in [call.node.operands[slot]]
+    }
+    arrays = evaluate_values(graph, [value for value, _ in plan.weights], parameters)
+    specs, offsets, end = [], [], 0
+    names: dict[str, int] = {}
+    for value, packing_name in plan.weights:
+        array = np.asarray(arrays[value])
+        if packing_name:
+            array = packings[value, packing_name].pack(array)
+        array = np.ascontiguousarray(array)
+        name = _weight_name(graph, value)
+        names[name] = names.get(name, 0) + 1
+        if names[name] > 1:
+            name = f"{name}.{names[name]}"
+        specs.append(WeightSpec(name, array, end))
+        offsets.append(end)
+        end += -(-array.nbytes // _ALIGN) * _ALIGN
+    return tuple(specs), offsets
+
+
+def _weight_name(graph: Graph, value: Value) -> str:
+    """The path of the first parameter a build-time value depends on; `constant` without one."""
+    stack = [value.node]
+    while stack:
+        node = graph.node(stack.pop())
+        if node.op.name == "parameter":
+            return str(node.op.attributes()["path"])
+        stack += [v.node for v in reversed(node.operands)]
+    return "constant"
+
+
+def _functions(plan: Plan, kernels: Mapping[int, Kernel]) -> list[Function]:
+    """One compiled function per call; equal bodies with equal storage patterns share it."""
+    shared: dict[Hashable, Function] = {}
+    result = []
+    for call in plan.calls:
+        kernel = kernels[call.node.id]
+        packing = tuple((slot, p.name) for slot, p in sorted(kernel.packing.items()))
+        key = (_structure(call.fusion.body), packing, call.in_place, call.scratch is not None)
+        if key not in shared:
+            name = f"graphc_k{len(shared)}_{call.fusion.kind}"
+            shared[key] = Function(name, call.fusion, kernel, call.in_place)
+        result.append(shared[key])
+    return result
+
+
+def _structure(body: Graph) -> Hashable:
+    """What two bodies must share to share code: ops, wiring and types, but not where they were written."""
+    nodes = tuple((n.op, n.operands, n.types) for n in body.nodes)
+    return (nodes, tuple(v for _, v in body.outputs), tuple(sorted(body.dims)))
+
+
+def _partition(functions: Sequence[Function], cpu: CpuTarget) -> list[dict[str, Any]]:
+    """The distinct functions, emitted and dealt out over objects of about equal size."""
+    distinct = list(dict.fromkeys(functions))
+    parts: list[dict[str, Any]] = [{} for _ in range(min(_PARTITIONS, len(distinct)))]
+    for i, function in enumerate(distinct):
+        parts[i % len(parts)][function.symbol] = emit_function(function, cpu)
+    return parts
+
+
+def _faults(plan: Plan) -> tuple[tuple[FaultInfo, ...], list[int]]:
+    """Messages for the run-time checks inside kernels, and each call's first fault id."""
+    infos: list[FaultInfo] = []
+    first = []
+    for call in plan.calls:
+        first.append(len(infos))
+        for node in checked_nodes(call.fusion.body):
+            where = f" ({node.span})" if node.span else ""
+            what = f" for `{node.path}`" if node.path else ""
+            infos.append(
+                FaultInfo(
+                    f"index {{value}} is out of range{what}: it must be 0 <= index < {{limit}}{where}"
+                )
+            )
+    return tuple(infos), first
+
+
+def _spec(
+    graph: Graph,
+    plan: Plan,
+    functions: Sequence[Function],
+    weights: tuple[WeightSpec, ...],
+    faults: tuple[FaultInfo, ...],
+    cpu: CpuTarget,
+) -> ModuleSpec:
+    infos = tuple(
+        KernelInfo(
+            name=function.symbol,
+            label=_label(call),
+            source=_place(call.node),
+            op=call.fusion.kind,
+            flops=sum_flops(call.fusion.body),
+            bytes=_traffic(graph, call.node),
+        )
+        for call, function in zip(plan.calls, functions, strict=True)
+    )
+    ops = tuple(
+        OpSource(f"%{node.id}", node.op.name, node.path, _place(node), function.symbol)
+        for call, function in zip(plan.calls, functions, strict=True)
+        for node in call.fusion.body.nodes
+        if node.op.name != "input"
+    )
+    return ModuleSpec(
+        name=graph.name,
+        inputs=tuple(
+            Port(str(n.op.attributes()["label"]), str(n.types[0].dtype), n.types[0].shape)
+            for n in graph.inputs
+        ),
+        outputs=tuple(
+            Port(name, str(graph.type_of(v).dtype), graph.type_of(v).shape)
+            for name, v in graph.outputs
+        ),
+        dims=tuple(DimSpec(name, b.low, b.high) for name, b in graph.dims.items()),
+        weights=weights,
+        arena_bytes=plan.arena.size,
+        kernels=infos,
+        faults=faults,
+        target=cpu.name,
+        cpu_features=cpu.required_features,
+        graph_text=print_graph(graph),
+        ops=ops,
+    )
+
+
+def sum_flops(body: Graph) -> DimLike:
+    """Arithmetic of all nodes of a body."""
+    total: DimLike = 0
+    for node in body.nodes:
+        total = total + node.op.flops([body.type_of(v) for v in node.operands], node.types)
+    return total
+
+
+def _traffic(graph: Graph, node: Node) -> DimLike:
+    """Bytes of all operands and results, each once."""
+    total: DimLike = 0
+    for value in dict.fromkeys(node.operands):
+        total = total + graph.type_of(value).nbytes
+    for t in node.types:
+        total = total + t.nbytes
+    return total
+
+
+def _label(call: Call) -> str:
+    """What a kernel computes, for people: the layers it came from, joined."""
+    paths = dict.fromkeys(n.path for n in call.fusion.body.nodes if n.path)
+    return " + ".join(list(paths)[:4]) or call.fusion.kind
+
+
+def _place(node: Node) -> str:
+    if node.span is None:
+        return ""
+    return f"{node.span.source.name}:{node.span.line}:{node.span.column}"
