@@ -1,0 +1,183 @@
+"""Linking with the system's C compiler: the runtime, the generated tables and the kernels become
+`module.so`.
+
+The same input gives the same bytes: sources are compiled under relative names in an empty folder,
+without debug information, build ids or compiler comments.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from graphc.artifact.errors import ModuleCompilerError, ModuleSpecError
+from graphc.artifact.header import NATIVE
+
+RUNTIME = ("runtime.c", "binding.c", "pool.c", "weights.c", "cpu.c", "errors.c")
+"""The C files of the runtime, in `graphc/artifact/native`."""
+
+EXPORTS = (
+    "graphc_close",
+    "graphc_dim_sizes",
+    "graphc_error",
+    "graphc_module_info",
+    "graphc_open",
+    "graphc_output_shapes",
+    "graphc_profile",
+    "graphc_run",
+    "graphc_threads",
+)
+"""The only symbols that module.so shows."""
+
+_COMPILE = ["-std=gnu11", "-O2", "-fPIC", "-fvisibility=hidden", "-fno-ident", "-pthread"]
+_LINK = [
+    "-shared",
+    "-pthread",
+    "-Wl,-soname,module.so",
+    "-Wl,--version-script=exports.map",
+    "-Wl,--build-id=none",
+    "-Wl,--gc-sections",
+    "-Wl,-Bsymbolic",
+    "-Wl,-z,defs,-z,now,-z,relro,-z,noexecstack",
+    "-Wl,--as-needed",
+    "-Wl,-s",
+]
+_INSTALL = {
+    "debian": "sudo apt install gcc libc6-dev",
+    "ubuntu": "sudo apt install gcc libc6-dev",
+    "fedora": "sudo dnf install gcc glibc-devel",
+    "rhel": "sudo dnf install gcc glibc-devel",
+    "centos": "sudo dnf install gcc glibc-devel",
+    "arch": "sudo pacman -S gcc",
+    "alpine": "sudo apk add gcc musl-dev",
+    "suse": "sudo zypper install gcc glibc-devel",
+}
+
+
+def find_compiler() -> tuple[str, ...]:
+    """The C compiler's command: `$CC` if set, else the first of cc, gcc, clang on the PATH.
+
+    Raises ModuleCompilerError with the command that installs one when there is none, or when the
+    system is not Linux.
+    """
+    if not sys.platform.startswith("linux"):
+        raise ModuleCompilerError(
+            f"compiled modules are Linux shared libraries; this is {sys.platform}"
+        )
+    if wish := os.environ.get("CC"):
+        command = shlex.split(wish)
+        if command and shutil.which(command[0]):
+            return tuple(command)
+        raise ModuleCompilerError(f"the C compiler named by $CC, {wish!r}, was not found")
+    for name in ("cc", "gcc", "clang"):
+        if path := shutil.which(name):
+            return (path,)
+    raise ModuleCompilerError(f"no C compiler found (cc, gcc or clang). {install_hint()}")
+
+
+def install_hint() -> str:
+    """One line on how to install a C compiler on this system."""
+    try:
+        lines = Path("/etc/os-release").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    fields = dict(line.split("=", 1) for line in lines if "=" in line)
+    for kind in f"{fields.get('ID', '')} {fields.get('ID_LIKE', '')}".replace('"', "").split():
+        if kind in _INSTALL:
+            return f"Install one with: {_INSTALL[kind]}"
+    return "Install gcc or clang, with the C library's headers, through your package manager"
+
+
+def check_compiler() -> None:
+    """Compiles and links the runtime's empty shell, so that a missing compiler is found before long
+    work starts.
+
+    Raises ModuleCompilerError.
+    """
+    _runtime_objects(find_compiler())
+
+
+def link_module(module_c: str, objects: Sequence[bytes]) -> bytes:
+    """The bytes of module.so.
+
+    Args:
+        module_c: the generated tables.
+        objects: relocatable ELF objects that define `graphc_main`.
+
+    Raises:
+        ModuleCompilerError: no compiler, or it refused; the message holds what it said.
+        ModuleSpecError: an object that is none, or needs a barrier, which the runtime does not
+            have.
+    """
+    for data in objects:
+        if data[:4] != b"\x7fELF":
+            raise ModuleSpecError("kernels must be ELF object files for Linux")
+        if b"__TVMBackendParallelBarrier" in data:
+            raise ModuleSpecError(
+                "a kernel uses a barrier inside a parallel loop; modules have none"
+            )
+    compiler = find_compiler()
+    with tempfile.TemporaryDirectory(prefix="graphc-") as folder:
+        work = Path(folder)
+        for name, data in _runtime_objects(compiler).items():
+            (work / name).write_bytes(data)
+        for i, data in enumerate(objects):
+            (work / f"kernels{i}.o").write_bytes(data)
+        for header in ("api.h", "internal.h"):
+            shutil.copyfile(NATIVE / header, work / header)
+        (work / "module.c").write_text(module_c, encoding="utf-8")
+        (work / "exports.map").write_text(
+            f"{{ global: {'; '.join(EXPORTS)}; local: *; }};\n", encoding="utf-8"
+        )
+        inputs = [f"kernels{i}.o" for i in range(len(objects))]
+        inputs += [Path(name).with_suffix(".o").name for name in RUNTIME]
+        _run([*compiler, *_COMPILE, *_machine(), "-c", "module.c"], work)
+        _run([*compiler, *_LINK, "-o", "module.so", "module.o", *inputs, "-lm"], work)
+        return (work / "module.so").read_bytes()
+
+
+@functools.lru_cache(maxsize=4)
+def _runtime_objects(compiler: tuple[str, ...]) -> dict[str, bytes]:
+    """The runtime's objects by name; the same for every module, so compiled once per process."""
+    with tempfile.TemporaryDirectory(prefix="graphc-") as folder:
+        work = Path(folder)
+        for name in (*RUNTIME, "api.h", "internal.h"):
+            shutil.copyfile(NATIVE / name, work / name)
+        _run([*compiler, *_COMPILE, *_machine(), "-c", *RUNTIME], work)
+        return {path.name: path.read_bytes() for path in sorted(work.glob("*.o"))}
+
+
+def _machine() -> list[str]:
+    """Plain x86-64 whatever the compiler defaults to: the runtime must run where the kernels
+    cannot.
+    """
+    return ["-march=x86-64", "-mtune=generic"] if platform.machine() == "x86_64" else []
+
+
+def _run(command: list[str], folder: Path) -> None:
+    environment = {**os.environ, "LC_ALL": "C", "SOURCE_DATE_EPOCH": "0"}
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except OSError as error:
+        raise ModuleCompilerError(f"cannot run the C compiler {command[0]!r}: {error}") from error
+    if done.returncode:
+        said = "\n".join((done.stderr or done.stdout).strip().splitlines()[:20])
+        missing = "stdio.h" in said or "stddef.h" in said or "pthread.h" in said or "crti.o" in said
+        hint = f"\nThe C library's headers seem to be missing. {install_hint()}" if missing else ""
+        raise ModuleCompilerError(f"the C compiler failed: {shlex.join(command)}\n{said}{hint}")

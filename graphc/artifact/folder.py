@@ -1,0 +1,126 @@
+"""Writing a module's folder all at once: there is the old module, or the new one, and never half of
+one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from graphc.artifact.errors import ModuleError, ModuleFileError
+from graphc.artifact.manifest import NAME, read_manifest
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+@contextlib.contextmanager
+def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Gives an empty folder beside `target` to fill; when the block ends well it takes the place of
+    `target`.
+
+    `target` may be missing, an empty folder, or a graphc module; files in it that are not the old
+    module's are kept. Whatever fails, nothing half-written stays behind. Raises ModuleFileError
+    when `target` is something else, or for any OSError on the way (disk full, no permission).
+    """
+    final = Path(os.path.abspath(target))
+    if final.is_symlink() or (final.exists() and not final.is_dir()):
+        raise ModuleFileError(
+            f"{os.fspath(target)!r} exists and is no folder: choose another place for the module"
+        )
+    old_files = _module_files(final)
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        fresh = _make_beside(final)
+    except OSError as error:
+        raise _failed(target, error) from error
+    try:
+        yield fresh
+        for path in fresh.iterdir():
+            _sync(path)
+        _put_in_place(fresh, final, old_files)
+    except OSError as error:
+        if isinstance(error, ModuleError):
+            raise
+        raise _failed(target, error) from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _failed(target: str | os.PathLike[str], error: OSError) -> ModuleFileError:
+    return ModuleFileError(
+        f"cannot write the module {os.fspath(target)!r}: {error.strerror or error}"
+    )
+
+
+def _module_files(final: Path) -> set[str]:
+    """The files of the module that is in the way; raises when what is there is no module."""
+    if not final.exists():
+        return set()
+    if not (final / NAME).exists():
+        if any(final.iterdir()):
+            raise ModuleFileError(
+                f"{str(final)!r} exists and is not a graphc module (it has no {NAME}): choose "
+                "another folder, or remove it first"
+            )
+        return set()
+    try:
+        return {NAME, *read_manifest(final).files}
+    except ModuleError as error:
+        raise ModuleFileError(
+            f"{str(final)!r} holds a {NAME} that cannot be read, so it is not replaced; remove "
+            f"the folder first ({error})"
+        ) from error
+
+
+def _make_beside(final: Path) -> Path:
+    """A new, empty folder on the same file system, with the permissions that the user's umask
+    gives.
+    """
+    for attempt in range(1000):
+        path = final.parent / f".{final.name}.{os.getpid()}-{attempt}.new"
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            return path
+    raise FileExistsError(f"no free name beside {str(final)!r}")
+
+
+def _sync(path: Path) -> None:
+    """On disk before the rename, so that a crash of the machine cannot leave empty files under the
+    final name.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _put_in_place(fresh: Path, final: Path, old_files: set[str]) -> None:
+    if not final.exists():
+        os.rename(fresh, final)
+        return
+    _exchange(fresh, final)  # now `fresh` is the old module
+    for path in fresh.iterdir():
+        if path.name not in old_files:
+            os.rename(path, final / path.name)
+
+
+def _exchange(a: Path, b: Path) -> None:
+    """Swaps two folders, atomically where the kernel and the file system can."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    if rename and not rename(
+        _AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE
+    ):
+        return
+    aside = a.with_name(a.name + ".old")
+    os.rename(b, aside)
+    try:
+        os.rename(a, b)
+    except OSError:
+        os.rename(aside, b)
+        raise
+    os.rename(aside, a)

@@ -1,0 +1,365 @@
+"""Opening and running compiled modules, with NumPy and the standard library only."""
+
+from __future__ import annotations
+
+import ctypes
+import difflib
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any
+
+import numpy as np
+
+from graphc.artifact import capi, expr, manifest
+from graphc.artifact.arrays import Array, address, as_input, check_output, numpy_dtype
+from graphc.artifact.errors import ModuleClosedError, ModuleFileError, ModuleInputError
+from graphc.artifact.folder import replacing
+
+_MAX_PLANS = 64  # remembered combinations of input shapes
+
+
+@dataclass(frozen=True)
+class KernelTime:
+    """One kernel's share of a profiled call.
+
+    Attributes:
+        name, label, op, source: of the kernel, see `Module.manifest`.
+        seconds: wall time.
+        flops, bytes: its work for these input shapes.
+    """
+
+    name: str
+    label: str
+    op: str
+    source: str
+    seconds: float
+    flops: int
+    bytes: int
+
+    @property
+    def gflops(self) -> float:
+        """10^9 floating point operations per second."""
+        return self.flops / self.seconds / 1e9 if self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What `Module.profile` measured: the outputs, and the kernels in the order they ran in."""
+
+    outputs: dict[str, Array]
+    kernels: tuple[KernelTime, ...]
+
+    @property
+    def seconds(self) -> float:
+        """All kernels together."""
+        return sum(k.seconds for k in self.kernels)
+
+
+class _Frame:
+    """The C structs of one call. Only the data pointers change from call to call."""
+
+    def __init__(self, plan: _Plan) -> None:
+        self.inputs = (capi.Tensor * len(plan.inputs))(*plan.inputs)
+        self.outputs = (capi.Tensor * len(plan.outputs))()
+        for struct, (_, shape, dtype) in zip(self.outputs, plan.outputs, strict=True):
+            struct.bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+        self.ins, self.outs = list(self.inputs), list(self.outputs)
+        self.in_address = ctypes.addressof(self.inputs)
+        self.out_address = ctypes.addressof(self.outputs)
+
+
+@dataclass
+class _Plan:
+    """What is known about calls with certain input shapes: inputs, outputs, spare frames."""
+
+    inputs: list[capi.Tensor]
+    outputs: list[tuple[str, tuple[int, ...], np.dtype[Any]]]
+    free: list[_Frame]
+
+
+class Module:
+    """A compiled model, ready to run. `open` makes one.
+
+    >>> module = graphc.open("lenet")
+    >>> module.inputs
+    (TensorInfo(name='image', dtype='f32', shape=('N', 1, 28, 28)),)
+    >>> logits = module(image=images)["logits"]
+
+    Calls may come from several threads at once. As a context manager it is closed at the end.
+
+    Attributes:
+        path: the folder.
+        name: the model's name.
+        inputs, outputs: names, dtypes and shapes, in order.
+        dims: the named dims with their bounds.
+        manifest: everything manifest.json says, such as the op-to-source table (`["ops"]`).
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, threads: int | None = None, verify: bool = True
+    ) -> None:
+        """Opens a folder; see `open`."""
+        self.path = Path(os.path.abspath(path))
+        self._manifest = manifest.read_manifest(self.path)
+        info = self._manifest
+        self.name = info.name
+        self.inputs = info.inputs
+        self.outputs = info.outputs
+        self.dims = info.dims
+        self.manifest: Mapping[str, Any] = MappingProxyType(dict(info.data))
+        library, weights = self.path / manifest.LIBRARY, self.path / manifest.WEIGHTS
+        needed = (manifest.LIBRARY, manifest.WEIGHTS)
+        if verify:
+            present = [n for n in info.files if n in needed or (self.path / n).exists()]
+            manifest.verify_files(self.path, info, present)
+        for file in (library, weights):
+            manifest.check_inside(self.path, file)
+            if not file.is_file():
+                raise ModuleFileError(f"{str(file)!r} is missing")
+        try:
+            self._codes = [capi.DTYPES.index(p.dtype) for p in self.inputs]
+            self._in_dtypes = [numpy_dtype(p.dtype) for p in self.inputs]
+            self._out_dtypes = [numpy_dtype(p.dtype) for p in self.outputs]
+        except (KeyError, ValueError) as error:
+            raise ModuleFileError(
+                f"the manifest of {str(self.path)!r} has unknown dtypes"
+            ) from error
+        self._names = [p.name for p in self.inputs]
+        self._positions = list(zip(self._names, self._in_dtypes, self.inputs, strict=True))
+        self._plans: dict[tuple[tuple[int, ...], ...], _Plan] = {}
+        self._handle: capi.Handle | None = capi.Handle(
+            str(library), str(weights), info.interface, 0 if threads is None else threads
+        )
+
+    def __call__(
+        self, /, *args: object, out: Mapping[str, Array] | None = None, **inputs: object
+    ) -> dict[str, Array]:
+        """Runs the model; see `run`. Inputs go by name or, in order, by position."""
+        return self._execute(self._gather(args, inputs), out)
+
+    def run(
+        self,
+        inputs: Mapping[str, object] | Sequence[object],
+        out: Mapping[str, Array] | None = None,
+    ) -> dict[str, Array]:
+        """Runs the model on inputs by name or in order, and returns its outputs by name.
+
+        Args:
+            inputs: arrays of the declared dtype and shape: NumPy arrays, anything with DLPack or
+                the buffer protocol (used in place when contiguous), or numbers and nested lists.
+            out: arrays to write outputs to; the others are made.
+
+        Raises:
+            ModuleInputError: an input is missing, unknown, or no array.
+            ModuleDTypeError, ModuleShapeError: it does not fit its declaration.
+            ModuleIndexError: an index is out of range.
+            ModuleMemoryError: no memory for these sizes.
+            ModuleClosedError: after `close`.
+        """
+        if isinstance(inputs, Mapping):
+            return self._execute(self._gather((), inputs), out)
+        return self._execute(self._gather(tuple(inputs), {}), out)
+
+    def profile(self, /, *args: object, **inputs: object) -> Profile:
+        """Runs once, with inputs as in a call, and measures each kernel. Raises what `run` does."""
+        handle, arrays = self._open_handle(), self._gather(args, inputs)
+        plan = self._plan(handle, arrays)
+        frame = _Frame(plan)
+        results = self._point(frame, plan, arrays, None)
+        seconds = handle.profile(frame.inputs, frame.outputs, len(self._manifest.kernels))
+        dims = handle.dim_sizes(frame.inputs, [d.name for d in self.dims])
+        kernels = (
+            KernelTime(
+                k.name,
+                k.label,
+                k.op,
+                k.source,
+                s,
+                expr.evaluate(k.flops, dims),
+                expr.evaluate(k.bytes, dims),
+            )
+            for k, s in zip(self._manifest.kernels, seconds, strict=True)
+        )
+        return Profile(results, tuple(kernels))
+
+    @property
+    def threads(self) -> int:
+        """The threads that compute."""
+        return self._open_handle().threads
+
+    @property
+    def graph_text(self) -> str:
+        """The printed graph that the module was compiled from."""
+        return (self.path / manifest.GRAPH).read_text(encoding="utf-8")
+
+    def save(self, directory: str | os.PathLike[str]) -> Path:
+        """Copies the module to another folder, in one step, and returns that folder.
+
+        Raises ModuleFileError when it cannot be written or something that is no module is there.
+        """
+        target = Path(os.path.abspath(directory))
+        if target == self.path:
+            return target
+        with replacing(target) as folder:
+            for name in (*self._manifest.files, manifest.NAME):
+                if (self.path / name).exists():
+                    shutil.copy(self.path / name, folder / name)
+        return target
+
+    def close(self) -> None:
+        """Gives threads and memory back, as soon as calls that still run have ended."""
+        self._handle = None
+        self._plans.clear()
+
+    def __enter__(self) -> Module:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        inputs, outputs = (
+            ", ".join(f"{p.name}: {p}" for p in group) for group in (self.inputs, self.outputs)
+        )
+        return f"<graphc module {self.name}({inputs}) -> {outputs}>"
+
+    def _open_handle(self) -> capi.Handle:
+        handle = self._handle
+        if handle is None:
+            raise ModuleClosedError(f"the module {self.name!r} was closed")
+        return handle
+
+    def _gather(self, args: tuple[object, ...], inputs: Mapping[str, object]) -> list[Array]:
+        """The inputs in order, as contiguous arrays of the right dtype."""
+        if args or len(inputs) != len(self._names):
+            inputs = self._by_name(args, inputs)
+        arrays = []
+        for name, dtype, port in self._positions:
+            try:
+                value = inputs[name]
+            except KeyError:
+                value = self._by_name(args, inputs)[name]
+            if (
+                type(value) is not np.ndarray
+                or value.dtype != dtype
+                or not value.flags.c_contiguous
+            ):
+                value = as_input(value, port, dtype)
+            arrays.append(value)
+        return arrays
+
+    def _by_name(self, args: tuple[object, ...], inputs: Mapping[str, object]) -> dict[str, object]:
+        """Inputs by name, complete. Raises ModuleInputError, with the nearest name for unknown
+        ones.
+        """
+        if len(args) > len(self._names):
+            raise ModuleInputError(
+                f"`{self.name}` has {len(self._names)} inputs, {len(args)} were given"
+            )
+        given = dict(zip(self._names, args, strict=False))
+        for name, value in inputs.items():
+            if name in given:
+                raise ModuleInputError(f"input `{name}` was given by position and by name")
+            if name not in self._names:
+                near = difflib.get_close_matches(name, self._names, n=1)
+                hint = f"did you mean `{near[0]}`?" if near else f"it has: {self._listing()}"
+                raise ModuleInputError(f"`{self.name}` has no input `{name}`; {hint}")
+            given[name] = value
+        if missing := [f"`{name}`: {p}" for name, _, p in self._positions if name not in given]:
+            noun = "input is" if len(missing) == 1 else "inputs are"
+            raise ModuleInputError(f"{noun} missing: {', '.join(missing)}")
+        return given
+
+    def _listing(self) -> str:
+        return ", ".join(f"`{name}`" for name in self._names) or "none"
+
+    def _plan(self, handle: capi.Handle, arrays: list[Array]) -> _Plan:
+        key = tuple([a.shape for a in arrays])
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._make_plan(handle, key)
+            if len(self._plans) >= _MAX_PLANS:
+                self._plans.clear()
+            self._plans[key] = plan
+        return plan
+
+    def _make_plan(self, handle: capi.Handle, shapes: tuple[tuple[int, ...], ...]) -> _Plan:
+        structs = []
+        for code, shape in zip(self._codes, shapes, strict=True):
+            struct = capi.Tensor(dtype=code, rank=len(shape))
+            if len(shape) <= capi.MAX_RANK:  # else the runtime reports the rank and reads no shape
+                struct.shape[: len(shape)] = shape
+            structs.append(struct)
+        inputs = (capi.Tensor * len(structs))(*structs)
+        outputs = (capi.Tensor * len(self.outputs))()
+        handle.output_shapes(inputs, outputs)
+        described = [
+            (port.name, tuple(struct.shape[: struct.rank]), dtype)
+            for port, struct, dtype in zip(self.outputs, outputs, self._out_dtypes, strict=True)
+        ]
+        return _Plan(structs, described, [])
+
+    def _point(
+        self, frame: _Frame, plan: _Plan, arrays: list[Array], out: Mapping[str, Array] | None
+    ) -> dict[str, Array]:
+        """Points the frame at inputs and outputs, and returns the outputs."""
+        for struct, array in zip(frame.ins, arrays):  # noqa: B905  every microsecond counts here
+            struct.data = address(array)
+        results: dict[str, Array] = {}
+        for struct, (name, shape, dtype) in zip(frame.outs, plan.outputs):  # noqa: B905
+            if out is not None and name in out:
+                array = check_output(out[name], name, shape, dtype)
+            else:
+                array = np.empty(shape, dtype)
+            struct.data = address(array)
+            results[name] = array
+        if out is not None and (unknown := [n for n in out if n not in results]):
+            raise ModuleInputError(f"`{self.name}` has no output `{unknown[0]}` to write to out=")
+        return results
+
+    def _execute(self, arrays: list[Array], out: Mapping[str, Array] | None) -> dict[str, Array]:
+        handle = self._open_handle()  # this reference keeps the model open until the call is over
+        plan = self._plan(handle, arrays)
+        try:
+            frame = plan.free.pop()
+        except IndexError:
+            frame = _Frame(plan)
+        results = self._point(frame, plan, arrays, out)
+        status = handle.run(
+            handle.pointer, frame.in_address, len(frame.ins), frame.out_address, len(frame.outs)
+        )
+        plan.free.append(frame)
+        if status:
+            handle.check(status)
+        return results
+
+
+def open(
+    path: str | os.PathLike[str], *, threads: int | None = None, verify: bool = True
+) -> Module:
+    """Opens a compiled module, such as `graphc compile` writes.
+
+    A module's library is code: open only what you would run as a program.
+
+    Args:
+        path: the folder.
+        threads: how many threads compute; by default `$GRAPHC_NUM_THREADS`, else one per physical
+            core that this process may use.
+        verify: compare the SHA-256 of every file with the manifest. Without it, sizes and the
+            header of the weights are still checked.
+
+    Raises:
+        ModuleFileError: a file is missing, truncated or altered, or the folder is no module.
+        ModuleVersionError: it was written in a newer format.
+        ModuleTargetError: this CPU lacks features that it was compiled for.
+    """
+    return Module(path, threads=threads, verify=verify)

@@ -1,0 +1,391 @@
+/* The runtime of a compiled module: opening, running and closing a model. Its neighbours: binding.c checks arguments,
+ * pool.c runs parallel loops, weights.c maps the file, cpu.c looks at the machine, errors.c keeps messages. The
+ * generated module.c supplies the tables (internal.h) and the way into the compiled program, `graphc_main`.
+ */
+#define _GNU_SOURCE
+#include "internal.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
+
+/* Scratch memory of one call, kept for the next. Its header lies in front of it. */
+typedef struct arena {
+    struct arena *next;
+    size_t bytes;
+} arena;
+
+struct graphc_model {
+    int threads;
+    graphc_weights weights;
+    graphc_pool *pool;
+    pthread_mutex_t lock; /* of `arenas` */
+    arena *arenas;
+    graphc_model *next, *previous; /* all open models: the fork handlers walk them */
+};
+
+/* ---- forks: a child keeps its models, without their threads ---- */
+
+static pthread_mutex_t models_lock = PTHREAD_MUTEX_INITIALIZER;
+static graphc_model *models;
+
+static void before_fork(void) {
+    pthread_mutex_lock(&models_lock);
+    for (graphc_model *m = models; m; m = m->next) pthread_mutex_lock(&m->lock);
+}
+
+static void after_fork(void) {
+    for (graphc_model *m = models; m; m = m->next) pthread_mutex_unlock(&m->lock);
+    pthread_mutex_unlock(&models_lock);
+}
+
+static void after_fork_in_child(void) {
+    for (graphc_model *m = models; m; m = m->next) {
+        graphc_pool_forget(m->pool);
+        m->pool = m->threads > 1 ? graphc_pool_new(m->threads) : NULL; /* NULL: loops run on the caller's thread */
+    }
+    after_fork();
+}
+
+__attribute__((constructor)) static void watch_forks(void) {
+    pthread_atfork(before_fork, after_fork, after_fork_in_child);
+}
+
+/* ---- what compiled kernels call ---- */
+
+static int parallel_launch(graphc_task task, void *data, int num_task) {
+    graphc_model *model = graphc_running();
+    return graphc_pool_run(model ? model->pool : NULL, task, data, num_task);
+}
+
+/* TVM's object files hold these as weak pointers; kernels reach the runtime through them. */
+int (*__TVMBackendParallelLaunch)(graphc_task, void *, int) = parallel_launch;
+
+static void *allocate_workspace(int device, int id, uint64_t bytes, int code, int bits) {
+    (void)device, (void)id, (void)code, (void)bits;
+    return aligned_alloc(ALIGNMENT, (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
+}
+
+static int free_workspace(int device, int id, void *memory) {
+    (void)device, (void)id;
+    free(memory);
+    return 0;
+}
+void *(*__TVMBackendAllocWorkspace)(int, int, uint64_t, int, int) = allocate_workspace;
+int (*__TVMBackendFreeWorkspace)(int, int, void *) = free_workspace;
+
+/* ---- arenas ---- */
+
+static arena *take_arena(graphc_model *model, size_t bytes) {
+    pthread_mutex_lock(&model->lock);
+    arena *a = model->arenas;
+    if (a) model->arenas = a->next;
+    pthread_mutex_unlock(&model->lock);
+    if (a && a->bytes >= bytes) return a;
+    free(a);
+    size_t align = bytes >= 2 * HUGE_PAGE ? HUGE_PAGE : ALIGNMENT;
+    if (bytes > SIZE_MAX / 2) return NULL;
+    size_t total = (bytes + ALIGNMENT + align - 1) / align * align;
+    a = aligned_alloc(align, total);
+    if (!a) return NULL;
+    if (align == HUGE_PAGE) madvise(a, total, MADV_HUGEPAGE); /* fewer page faults and TLB misses; may be refused */
+    a->bytes = bytes;
+    return a;
+}
+
+static void keep_arena(graphc_model *model, arena *a) {
+    pthread_mutex_lock(&model->lock);
+    a->next = model->arenas;
+    model->arenas = a;
+    pthread_mutex_unlock(&model->lock);
+}
+
+/* ---- opening and closing ---- */
+
+GRAPHC_API const graphc_info *graphc_module_info(void) { return &graphc_module_tables.info; }
+
+GRAPHC_API int graphc_threads(const graphc_model *model) { return model->threads; }
+
+/* "weights.safetensors" in the folder of this library. */
+static int beside_library(char *path, size_t size) {
+    static const char name[] = "weights.safetensors";
+    Dl_info library;
+    if (!dladdr((const void *)beside_library, &library) || !library.dli_fname) return 0;
+    const char *slash = strrchr(library.dli_fname, '/');
+    size_t folder = slash ? (size_t)(slash - library.dli_fname) + 1 : 0;
+    if (folder + sizeof name > size) return 0;
+    memcpy(path, library.dli_fname, folder);
+    memcpy(path + folder, name, sizeof name);
+    return 1;
+}
+
+GRAPHC_API int graphc_open(const char *weights_path, const graphc_options *options, graphc_model **model) {
+    char path[4096];
+    if (!model) return graphc_fail(GRAPHC_ERROR_ARGUMENT, "graphc_open needs a place for the model");
+    *model = NULL;
+    graphc_options given = {.threads = 0, .verify = 0};
+    if (options && options->size < sizeof given)
+        return graphc_fail(GRAPHC_ERROR_ARGUMENT, "graphc_options.size must be sizeof(graphc_options)");
+    if (options) given = *options;
+    if (given.threads < 0 || given.threads > 1024)
+        return graphc_fail(GRAPHC_ERROR_ARGUMENT, "threads must be 1 to 1024, or 0 for the default, not %d",
+                           (int)given.threads);
+    if (!weights_path && !beside_library(path, sizeof path))
+        return graphc_fail(GRAPHC_ERROR_FILE, "the folder of the library is unknown: name the weights file");
+    int status = graphc_check_cpu();
+    if (status) return status;
+
+    graphc_model *m = calloc(1, sizeof *m);
+    if (!m) return graphc_fail(GRAPHC_ERROR_MEMORY, "no memory for the model");
+    m->threads = given.threads ? given.threads : graphc_default_threads();
+    pthread_mutex_init(&m->lock, NULL);
+    status = graphc_map_weights(weights_path ? weights_path : path, given.verify, &m->weights);
+    if (!status && m->threads > 1 && !(m->pool = graphc_pool_new(m->threads)))
+        status = graphc_fail(GRAPHC_ERROR_MEMORY, "no memory for %d threads", m->threads);
+    if (status) {
+        graphc_unmap_weights(&m->weights);
+        pthread_mutex_destroy(&m->lock);
+        free(m);
+        return status;
+    }
+    pthread_mutex_lock(&models_lock);
+    m->next = models;
+    if (models) models->previous = m;
+    models = m;
+    pthread_mutex_unlock(&models_lock);
+    *model = m;
+    return GRAPHC_OK;
+}
+
+GRAPHC_API void graphc_close(graphc_model *m) {
+    if (!m) return;
+    pthread_mutex_lock(&models_lock);
+    if (m->next) m->next->previous = m->previous;
+    *(m->previous ? &m->previous->next : &models) = m->next;
+    pthread_mutex_unlock(&models_lock);
+    graphc_pool_free(m->pool);
+    for (arena *a = m->arenas, *next; a; a = next) {
+        next = a->next;
+        free(a);
+    }
+    graphc_unmap_weights(&m->weights);
+    pthread_mutex_destroy(&m->lock);
+    free(m);
+}
+
+/* ---- running ---- */
+
+static size_t element_bytes(int32_t dtype) {
+    static const uint8_t bytes[] = {8, 4, 2, 2, 8, 4, 2, 1, 1, 1};
+    return bytes[dtype];
+}
+
+static int misaligned(const void *p, int32_t dtype) { return (uintptr_t)p % element_bytes(dtype) != 0; }
+
+static size_t round_up(size_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
+
+static int overlap(const void *a, size_t a_bytes, const void *b, size_t b_bytes) {
+    return (const char *)a < (const char *)b + b_bytes && (const char *)b < (const char *)a + a_bytes;
+}
+
+/* Puts the caller's output tensors in the module's order, fills in what they will be, and checks their buffers. */
+static int match_outputs(graphc_tensor *outputs, size_t n, graphc_tensor **found, const int64_t *dims, int buffers) {
+    const graphc_info *info = &graphc_module_tables.info;
+    for (size_t i = 0; i < info->n_outputs; i++) found[i] = NULL;
+    for (size_t i = 0; i < n; i++) {
+        int at = graphc_find_port(info->outputs, info->n_outputs, outputs[i].name, i);
+        if (at < 0 && outputs[i].name)
+            return graphc_fail(GRAPHC_ERROR_ARGUMENT, "`%s` has no output `%s`", info->name, outputs[i].name);
+        if (at < 0)
+            return graphc_fail(GRAPHC_ERROR_ARGUMENT, "`%s` has %zu outputs, %zu were given", info->name,
+                               info->n_outputs, n);
+        if (found[at])
+            return graphc_fail(GRAPHC_ERROR_ARGUMENT, "output `%s` was given twice", info->outputs[at].name);
+        found[at] = &outputs[i];
+    }
+    for (size_t i = 0; i < info->n_outputs; i++) {
+        const char *name = info->outputs[i].name;
+        if (!found[i]) return graphc_fail(GRAPHC_ERROR_ARGUMENT, "output `%s` is missing", name);
+        size_t room = found[i]->bytes;
+        int status = graphc_describe_output(i, dims, found[i]);
+        if (status) return status;
+        if (!buffers) continue;
+        if (!found[i]->data && found[i]->bytes)
+            return graphc_fail(GRAPHC_ERROR_ARGUMENT, "output `%s` has no buffer: it needs %zu bytes", name,
+                               found[i]->bytes);
+        if (room < found[i]->bytes)
+            return graphc_fail(GRAPHC_ERROR_ARGUMENT, "output `%s` needs %zu bytes, but its buffer has %zu", name,
+                               found[i]->bytes, room);
+    }
+    return GRAPHC_OK;
+}
+
+static int check_buffers(const graphc_tensor **in, const size_t *in_bytes, graphc_tensor **out) {
+    const graphc_info *info = &graphc_module_tables.info;
+    for (size_t i = 0; i < info->n_inputs; i++)
+        if (!in[i]->data && in_bytes[i])
+            return graphc_fail(GRAPHC_ERROR_ARGUMENT, "input `%s` has no data: it needs %zu bytes",
+                               info->inputs[i].name, in_bytes[i]);
+    for (size_t i = 0; i < info->n_outputs; i++) {
+        for (size_t j = 0; j < info->n_inputs; j++)
+            if (overlap(out[i]->data, out[i]->bytes, in[j]->data, in_bytes[j]))
+                return graphc_fail(GRAPHC_ERROR_ARGUMENT, "the buffer of output `%s` overlaps input `%s`",
+                                   info->outputs[i].name, info->inputs[j].name);
+        for (size_t j = 0; j < i; j++)
+            if (overlap(out[i]->data, out[i]->bytes, out[j]->data, out[j]->bytes))
+                return graphc_fail(GRAPHC_ERROR_ARGUMENT, "the buffer of output `%s` overlaps output `%s`",
+                                   info->outputs[i].name, info->outputs[j].name);
+    }
+    return GRAPHC_OK;
+}
+
+/* Kernels record the first kind of fault they meet: {id + 1, offending value, position, limit}. */
+static int report_fault(const int64_t fault[4]) {
+    const graphc_tables *t = &graphc_module_tables;
+    if (fault[0] < 1 || (uint64_t)fault[0] > t->n_faults)
+        return graphc_fail(GRAPHC_ERROR_INTERNAL, "`%s` reported fault %lld, which it does not know", t->info.name,
+                           (long long)fault[0]);
+    static const char *const fields[] = {"{value}", "{position}", "{limit}"};
+    char message[2048];
+    size_t used = 0;
+    for (const char *p = t->faults[fault[0] - 1]; *p && used < sizeof message - 24;) {
+        int field = 0;
+        while (field < 3 && strncmp(p, fields[field], strlen(fields[field]))) field++;
+        if (field == 3) {
+            message[used++] = *p++;
+            continue;
+        }
+        used += (size_t)snprintf(message + used, sizeof message - used, "%lld", (long long)fault[1 + field]);
+        p += strlen(fields[field]);
+    }
+    message[used] = 0;
+    return graphc_fail(GRAPHC_ERROR_INDEX, "%s", message);
+}
+
+static double seconds_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* Calls the program. `seconds` is NULL, or takes the time of each kernel: the program writes the cycle counter, whose
+ * rate is what the wall clock says it was over the whole call. */
+static int call(graphc_model *model, void *const *in, void *memory, void *const *out, const int64_t *dims,
+                double *seconds) {
+    const graphc_tables *t = &graphc_module_tables;
+    int64_t fault[4] = {0};
+    uint64_t *clock = NULL;
+    if (seconds && !(clock = calloc(t->info.n_kernels + 1, sizeof *clock)))
+        return graphc_fail(GRAPHC_ERROR_MEMORY, "no memory for the profile");
+    double start = seconds ? seconds_now() : 0;
+    if (!graphc_set_running(model)) {
+        free(clock);
+        return graphc_fail(GRAPHC_ERROR_MEMORY, "no memory for the thread's state");
+    }
+    int32_t status = t->call(in, model->weights.base, memory, out, dims, fault, clock);
+    graphc_set_running(NULL);
+    if (seconds) {
+        double elapsed = seconds_now() - start;
+        uint64_t cycles = clock[t->info.n_kernels] - clock[0];
+        for (size_t i = 0; i < t->info.n_kernels; i++)
+            seconds[i] = cycles ? elapsed * (double)(clock[i + 1] - clock[i]) / (double)cycles : 0;
+        free(clock);
+    }
+    if (fault[0]) return report_fault(fault);
+    if (status)
+        return graphc_fail(GRAPHC_ERROR_INTERNAL, "the program of `%s` failed with status %d", t->info.name,
+                           (int)status);
+    return GRAPHC_OK;
+}
+
+static int run(graphc_model *model, const graphc_tensor *inputs, size_t n_inputs, graphc_tensor *outputs,
+               size_t n_outputs, double *seconds) {
+    const graphc_tables *t = &graphc_module_tables;
+    const size_t n_in = t->info.n_inputs, n_out = t->info.n_outputs;
+    const graphc_tensor *in[n_in + 1];
+    graphc_tensor *out[n_out + 1];
+    size_t in_bytes[n_in + 1];
+    int64_t dims[t->info.n_dims + 1], arena_bytes;
+    void *in_data[n_in + 1], *out_data[n_out + 1];
+    if (!model || (!inputs && n_inputs) || (!outputs && n_outputs))
+        return graphc_fail(GRAPHC_ERROR_ARGUMENT, "the model or the list of tensors is NULL");
+
+    int status = graphc_bind_inputs(inputs, n_inputs, in, in_bytes, dims);
+    if (!status) status = match_outputs(outputs, n_outputs, out, dims, 1);
+    if (!status) status = check_buffers(in, in_bytes, out);
+    if (status) return status;
+    if (!graphc_evaluate(t->arena_bytes, dims, &arena_bytes) || arena_bytes < 0)
+        return graphc_fail(GRAPHC_ERROR_MEMORY, "`%s` would need more memory for these inputs than can be addressed",
+                           t->info.name);
+
+    /* Tensors that are not aligned to their elements are copied into room at the end of the arena. */
+    size_t arena_end = round_up((size_t)arena_bytes), total = arena_end;
+    for (size_t i = 0; i < n_in; i++)
+        if (misaligned(in[i]->data, in[i]->dtype)) total += round_up(in_bytes[i]);
+    for (size_t i = 0; i < n_out; i++)
+        if (misaligned(out[i]->data, out[i]->dtype)) total += round_up(out[i]->bytes);
+    arena *a = take_arena(model, total);
+    if (!a)
+        return graphc_fail(GRAPHC_ERROR_MEMORY, "`%s` needs %.1f MB for these inputs, which the system does not give",
+                           t->info.name, (double)total * 1e-6);
+    char *memory = (char *)a + ALIGNMENT, *spare = memory + arena_end;
+    for (size_t i = 0; i < n_in; i++) {
+        in_data[i] = in[i]->data;
+        if (!misaligned(in[i]->data, in[i]->dtype)) continue;
+        in_data[i] = memcpy(spare, in[i]->data, in_bytes[i]);
+        spare += round_up(in_bytes[i]);
+    }
+    for (size_t i = 0; i < n_out; i++) {
+        out_data[i] = out[i]->data;
+        if (!misaligned(out[i]->data, out[i]->dtype)) continue;
+        out_data[i] = spare;
+        spare += round_up(out[i]->bytes);
+    }
+    status = call(model, in_data, memory, out_data, dims, seconds);
+    for (size_t i = 0; i < n_out; i++)
+        if (out_data[i] != out[i]->data) memcpy(out[i]->data, out_data[i], out[i]->bytes);
+    keep_arena(model, a);
+    return status;
+}
+
+GRAPHC_API int graphc_output_shapes(graphc_model *model, const graphc_tensor *inputs, size_t n_inputs,
+                                    graphc_tensor *outputs, size_t n_outputs) {
+    const graphc_info *info = &graphc_module_tables.info;
+    const graphc_tensor *in[info->n_inputs + 1];
+    graphc_tensor *out[info->n_outputs + 1];
+    size_t bytes[info->n_inputs + 1];
+    int64_t dims[info->n_dims + 1];
+    (void)model;
+    int status = graphc_bind_inputs(inputs, n_inputs, in, bytes, dims);
+    return status ? status : match_outputs(outputs, n_outputs, out, dims, 0);
+}
+
+GRAPHC_API int graphc_dim_sizes(graphc_model *model, const graphc_tensor *inputs, size_t n_inputs, int64_t *sizes,
+                                size_t n_sizes) {
+    const graphc_info *info = &graphc_module_tables.info;
+    const graphc_tensor *in[info->n_inputs + 1];
+    size_t bytes[info->n_inputs + 1];
+    (void)model;
+    if (n_sizes < info->n_dims)
+        return graphc_fail(GRAPHC_ERROR_ARGUMENT, "there are %zu named dims, but room for %zu", info->n_dims, n_sizes);
+    return graphc_bind_inputs(inputs, n_inputs, in, bytes, sizes);
+}
+
+GRAPHC_API int graphc_run(graphc_model *model, const graphc_tensor *inputs, size_t n_inputs, graphc_tensor *outputs,
+                          size_t n_outputs) {
+    return run(model, inputs, n_inputs, outputs, n_outputs, NULL);
+}
+
+GRAPHC_API int graphc_profile(graphc_model *model, const graphc_tensor *inputs, size_t n_inputs,
+                              graphc_tensor *outputs, size_t n_outputs, double *seconds, size_t n_seconds) {
+    if (!seconds || n_seconds < graphc_module_tables.info.n_kernels)
+        return graphc_fail(GRAPHC_ERROR_ARGUMENT, "the profile needs room for %zu kernels",
+                           graphc_module_tables.info.n_kernels);
+    return run(model, inputs, n_inputs, outputs, n_outputs, seconds);
+}

@@ -1,0 +1,117 @@
+"""From a module description and object code to a folder that can be deployed."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from graphc import __version__
+from graphc.artifact import expr, manifest
+from graphc.artifact.codegen import interface_digest, module_c
+from graphc.artifact.compiler import link_module
+from graphc.artifact.folder import replacing
+from graphc.artifact.header import example_c, module_h
+from graphc.artifact.safetensors_io import WeightsInfo, write_placed
+from graphc.artifact.spec import ModuleSpec, Port
+
+
+def write(spec: ModuleSpec, objects: Sequence[bytes], directory: str | os.PathLike[str]) -> Path:
+    """Writes a module: module.so, module.h, example.c, weights.safetensors, manifest.json and
+    graph.txt.
+
+    The same description and objects give the same bytes every time, wherever they are written. An
+    existing module is replaced in one step; anything else that exists is left alone.
+
+    Args:
+        spec: everything but the code.
+        objects: relocatable ELF objects, one of which defines `graphc_main` (see
+            `graphc.artifact.spec`).
+        directory: the module's folder; its parents are made.
+
+    Raises:
+        ModuleCompilerError: no C compiler, or it refused (an undefined symbol in the objects, for
+            example).
+        ModuleFileError: the folder cannot be written, or something that is no module is in the way.
+        ModuleSpecError: an object is none.
+
+    Returns the folder.
+    """
+    with replacing(directory) as folder:
+        with open(folder / manifest.WEIGHTS, "wb") as file:
+            weights = write_placed(file, [(w.name, w.array, w.offset) for w in spec.weights])
+        library = folder / manifest.LIBRARY
+        library.write_bytes(link_module(module_c(spec, weights), objects))
+        library.chmod(0o755 & ~_umask_of(folder / manifest.WEIGHTS))
+        texts = {
+            "module.h": module_h(spec),
+            "example.c": example_c(spec),
+            manifest.GRAPH: spec.graph_text,
+        }
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8", newline="\n")
+        names = (manifest.LIBRARY, *texts)
+        files = {
+            name: {
+                "bytes": (folder / name).stat().st_size,
+                "sha256": manifest.file_sha256(folder / name),
+            }
+            for name in names
+        }
+        files[manifest.WEIGHTS] = {"bytes": weights.size, "sha256": weights.sha256.hex()}
+        body = _body(spec, weights, files)
+        (folder / manifest.NAME).write_text(manifest.to_text(body), encoding="utf-8", newline="\n")
+    return Path(directory)
+
+
+def _umask_of(path: os.PathLike[str]) -> int:
+    """The permission bits that the umask took from a file just created with 0o666."""
+    return 0o666 & ~os.stat(path).st_mode
+
+
+def _body(spec: ModuleSpec, weights: WeightsInfo, files: dict[str, Any]) -> dict[str, Any]:
+    def ports(group: Sequence[Port]) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": p.name,
+                "dtype": p.dtype,
+                "shape": [expr.to_json(expr.from_dim(d)) for d in p.shape],
+            }
+            for p in group
+        ]
+
+    return {
+        "format": manifest.FORMAT,
+        "format_version": manifest.FORMAT_VERSION,
+        "graphc_version": __version__,
+        "name": spec.name,
+        "interface": interface_digest(spec),
+        "target": {
+            "name": spec.target,
+            "machine": platform.machine(),
+            "features": list(spec.cpu_features),
+        },
+        "inputs": ports(spec.inputs),
+        "outputs": ports(spec.outputs),
+        "dims": [{"name": d.name, "low": d.low, "high": d.high} for d in spec.dims],
+        "arena_bytes": expr.to_json(expr.from_dim(spec.arena_bytes)),
+        "weights": {"tensors": len(spec.weights), "bytes": weights.size - weights.header_size},
+        "kernels": [
+            {
+                "name": k.name,
+                "label": k.label,
+                "op": k.op,
+                "source": k.source,
+                "flops": expr.to_json(expr.from_dim(k.flops)),
+                "bytes": expr.to_json(expr.from_dim(k.bytes)),
+            }
+            for k in spec.kernels
+        ],
+        "ops": [
+            {"node": o.node, "op": o.op, "scope": o.scope, "source": o.source, "kernel": o.kernel}
+            for o in spec.ops
+        ],
+        "files": dict(sorted(files.items())),
+    }
