@@ -124,8 +124,19 @@ def const(value: float | int | bool, dtype: str, lanes: int = 1) -> Expr:
 
 
 def bind(value: Expr) -> Expr:
-    """Names ``value``, so that using it twice computes it once."""
-    return _t().bind(value)
+    """Names ``value``, so that using it twice computes it once.
+
+    Floats and vectors go through a stack slot, which LLVM turns back into a register: TVM's
+    simplifier would substitute a ``Bind`` into its uses again, in exponential time.
+    """
+    t = _t()
+    dtype, lanes = dtype_of(value), lanes_of(value)
+    if dtype == "bool" or (lanes == 1 and not dtype.startswith("float")):
+        return t.bind(value)
+    slot = t.alloc_buffer((lanes,), dtype, scope="global")
+    index = 0 if lanes == 1 else t.ramp(0, 1, lanes)
+    t.buffer_store(slot, value, [index])
+    return slot[index]
 
 
 def select(condition: Expr, true_value: Expr, false_value: Expr) -> Expr:
