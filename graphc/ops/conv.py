@@ -1,0 +1,188 @@
+"""The general convolution (cross-correlation, as in all of deep learning)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from graphc.ir.dim import DimLike, Shape, floordiv, product
+from graphc.ir.op import Array, Emitter, Expr, Op, OpError, Pattern, Read
+from graphc.ir.types import TensorType
+from graphc.ops import sliding
+from graphc.ops.errors import check_kind, check_length, check_positive, check_same_dtype, plural
+from graphc.ops.numerics import as_f64, rounded, working
+
+
+@dataclass(frozen=True)
+class ConvGeneral(Op):
+    """Grouped convolution with strides, padding and dilation of both operands; operands (x, weight).
+
+    x is N C *S, or N *S C with `channels_last`; weight is always O C/groups *K; the result has x's layout.
+    `lhs_dilation` puts zeros between x's elements before padding: a transposed convolution is a convolution with
+    `lhs_dilation = stride` of the flipped weight (Dumoulin & Visin 2016). Negative padding crops. Accumulates in f64
+    in NumPy and in f32 (f64 for f64) in kernels.
+    """
+
+    name: ClassVar[str] = "conv_general"
+    pattern: ClassVar[Pattern] = Pattern.CONTRACT
+    arity: ClassVar[int | None] = 2
+    family: ClassVar[str] = "contract"
+    spatial: ClassVar[bool] = True
+    strides: tuple[int, ...]
+    padding: sliding.Padding
+    lhs_dilation: tuple[int, ...]
+    rhs_dilation: tuple[int, ...]
+    groups: int = 1
+    channels_last: bool = False
+
+    @staticmethod
+    def simple(
+        rank: int,
+        *,
+        strides: Sequence[int] | int = 1,
+        padding: Sequence[tuple[int, int]] | int = 0,
+        dilation: Sequence[int] | int = 1,
+        groups: int = 1,
+        channels_last: bool = False,
+    ) -> ConvGeneral:
+        """A convolution over `rank` spatial dimensions; single numbers count for all of them."""
+
+        def each(value: Sequence[int] | int) -> tuple[int, ...]:
+            return (value,) * rank if isinstance(value, int) else tuple(value)
+
+        pads = ((padding, padding),) * rank if isinstance(padding, int) else tuple(padding)
+        ones = (1,) * rank
+        return ConvGeneral(each(strides), pads, ones, each(dilation), groups, channels_last)
+
+    def _spread(self, spatial: Shape) -> Shape:
+        return tuple(
+            d if s == 1 or d == 0 else (d - 1) * s + 1
+            for d, s in zip(spatial, self.lhs_dilation, strict=True)
+        )
+
+    def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
+        """The result in x's layout. Raises OpError E0203 (channels), E0205-E0209."""
+        x, weight = operands
+        check_kind(self.name, x, "number", 0)
+        check_same_dtype(self.name, operands)
+        if x.rank < 3:
+            raise OpError(
+                f"conv_general takes a batch, channels and spatial dimensions and got {x}",
+                operand=0,
+                code="E0205",
+            )
+        if weight.rank != x.rank:
+            raise OpError(
+                f"conv_general of {x} needs a weight of {plural(x.rank, 'dimension')} "
+                f"and got {weight}",
+                operand=1,
+                code="E0205",
+            )
+        axes = sliding.spatial_axes(x.rank, self.channels_last)
+        check_length(self.name, "lhs_dilation", self.lhs_dilation, len(axes), x.shape)
+        check_positive(self.name, "lhs_dilation", self.lhs_dilation)
+        check_positive(self.name, "groups", (self.groups,))
+        channels = x.shape[sliding.channel_axis(x.rank, self.channels_last)]
+        out_channels, per_group, *kernel = weight.shape
+        for what, count, slot in (("input", channels, 0), ("output", out_channels, 1)):
+            if floordiv(count, self.groups) * self.groups != count:
+                raise OpError(
+                    f"conv_general: {count} {what} channels of {operands[slot]} do not divide "
+                    f"into {self.groups} groups",
+                    operand=slot,
+                    code="E0209",
+                )
+        if per_group * self.groups != channels:
+            raise OpError(
+                f"conv_general of {x} and weight {weight}: the weight is for "
+                f"{per_group * self.groups} input channels and x has {channels}",
+                operand=1,
+                code="E0203",
+                help="channels come second in x"
+                if not self.channels_last
+                else "channels come last in x",
+            )
+        spatial = self._spread(tuple(x.shape[a] for a in axes))
+        out = sliding.check_window(
+            self.name, x, spatial, kernel, self.strides, self.padding, self.rhs_dilation
+        )
+        return (x.with_shape(sliding.join(x.shape[0], out_channels, out, self.channels_last)),)
+
+    def evaluate(self, *operands: Array) -> tuple[Array, ...]:
+        """Windows times weights, one sample after the other, so that memory stays small."""
+        x, weight = operands
+        o, per_group, *kernel = weight.shape
+        g, taps = self.groups, per_group * math.prod(kernel)
+        source = sliding.padded(
+            sliding.channels_first(x, self.channels_last), self.padding, self.lhs_dilation, 0
+        )
+        view = sliding.windows(source, kernel, self.strides, self.rhs_dilation)
+        rank, out = len(kernel), view.shape[2 : 2 + len(kernel)]
+        matrix = as_f64(weight).reshape(g, o // g, taps).transpose(0, 2, 1)
+        result = np.empty((x.shape[0], o, *out), x.dtype)
+        order = (0, *range(2, 2 + rank), 1, *range(2 + rank, 2 + 2 * rank))
+        with np.errstate(all="ignore"):
+            for n, sample in enumerate(view):
+                grouped = sample.reshape(g, per_group, *out, *kernel)
+                rows = as_f64(grouped.transpose(order)).reshape(g, math.prod(out), taps)
+                product = np.matmul(rows, matrix)  # [g, out, o/g]
+                result[n] = rounded(product.transpose(0, 2, 1), x).reshape(o, *out)
+        return (sliding.in_layout(result, self.channels_last),)
+
+    def compute(
+        self, e: Emitter, operands: Sequence[TensorType], index: Sequence[Expr], read: Read
+    ) -> Expr:
+        """One sum over input channels and kernel positions; padding is never read."""
+        x, weight = operands
+        work = working(x.dtype)
+        axes = sliding.spatial_axes(x.rank, self.channels_last)
+        channel = index[sliding.channel_axis(x.rank, self.channels_last)]
+        spatial = tuple(x.shape[a] for a in axes)
+        o, per_group, *kernel = weight.shape
+        first: Expr = None
+        if self.groups > 1:
+            first = channel // e.dim(floordiv(o, self.groups)) * e.dim(per_group)
+
+        def wide(value: Expr) -> Expr:
+            return value if work is x.dtype else e.cast(value, work)
+
+        def body(k: Sequence[Expr]) -> Expr:
+            at, inside = sliding.tap(
+                e,
+                spatial,
+                [index[a] for a in axes],
+                k[1:],
+                self.strides,
+                self.padding,
+                self.rhs_dilation,
+                self.lhs_dilation,
+                kernel,
+            )
+            source = k[0] if first is None else first + k[0]
+
+            def term() -> Expr:
+                value = read(0, sliding.place(index[0], source, at, self.channels_last))
+                return e.binary("mul", wide(value), wide(read(1, [channel, *k])))
+
+            return term() if inside is None else e.guarded(inside, term, e.constant(0, work))
+
+        value = e.reduce("sum", [per_group, *kernel], body, work)
+        return value if work is x.dtype else e.cast(value, x.dtype)
+
+    def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> DimLike:
+        """Two per multiply-add; products with padding zeros count."""
+        return results[0].size * product(operands[1].shape[1:]) * 2
+
+    def transposed(self, permutation: tuple[int, ...]) -> tuple[Op, tuple[int, ...]] | None:
+        """A change of x's layout becomes one of the result's; the weight stays."""
+        layout = sliding.relayout(permutation, self.channels_last)
+        if layout is None:
+            return None
+        changed = ConvGeneral(
+            self.strides, self.padding, self.lhs_dilation, self.rhs_dilation, self.groups, layout
+        )
+        return changed, permutation
