@@ -131,7 +131,8 @@ def windows(
     view = np.lib.stride_tricks.sliding_window_view(x, reach, axes)
     steps = [slice(None, None, s) for s in strides]
     taps = [slice(None, None, d) for d in dilation]
-    result: Array = view[tuple([slice(None), slice(None), *steps, *taps])]
+    box = (slice(None), slice(None), *steps, *taps)
+    result: Array = view[box]
     return result
 
 
