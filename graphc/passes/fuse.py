@@ -25,7 +25,9 @@ from graphc.ir.op import Pattern
 from graphc.ops import Fusion, Input
 
 MAX_MEMBERS = 64  # keeps kernels readable and their compile time bounded
-MAX_STATIC_ELEMENTS = 1 << 26  # a literal-only tensor above this is computed at run time instead of stored
+MAX_STATIC_ELEMENTS = (
+    1 << 26
+)  # a literal-only tensor above this is computed at run time instead of stored
 _ROOTED = (Pattern.CONTRACT, Pattern.WINDOW, Pattern.REDUCE, Pattern.COMPOSITE)
 _READS_ONCE = (Pattern.REDUCE, Pattern.COMPOSITE)
 
@@ -70,6 +72,7 @@ class _Fuser:
         self.static = static_nodes(graph)
         self.replicated = {n.id for n in graph.nodes if self._is_replicated(n)}
         self.groups: dict[int, _Group] = {}
+        self._prologues = False
         for node in graph.nodes:
             if not self._is_free(node):
                 pattern = node.op.pattern
@@ -98,13 +101,19 @@ class _Fuser:
     # Growing groups
 
     def grow(self) -> None:
-        """Joins groups until no rule applies."""
-        changed = True
-        while changed:
-            changed = False
-            for key in sorted(self.groups, reverse=True):
-                if key in self.groups and self._join_reader(self.groups[key]):
-                    changed = True
+        """Joins groups until no rule applies.
+
+        Epilogues come first: what could follow a contraction or precede a reduction follows the
+        contraction, since a row kernel goes over its elements several times.
+        """
+        for prologues in (False, True):
+            self._prologues = prologues
+            changed = True
+            while changed:
+                changed = False
+                for key in sorted(self.groups, reverse=True):
+                    if key in self.groups and self._join_reader(self.groups[key]):
+                        changed = True
 
     def _join_reader(self, group: _Group) -> bool:
         reader = self._only_reader(group)
@@ -160,7 +169,7 @@ class _Fuser:
     def _feeds_root_well(self, reader: _Group, users: Sequence[Node]) -> bool:
         assert reader.root is not None
         if reader.root.op.pattern in _READS_ONCE:
-            return all(self._reads_once(u) for u in users)
+            return self._prologues and all(self._reads_once(u) for u in users)
         before = self._ancestors_in(reader, reader.root)
         return all(
             u.id not in before and u.id != reader.root.id and u.op.pattern is Pattern.ELEMENTWISE
@@ -203,7 +212,9 @@ class _Fuser:
                 with b.at(node.scope, node.span):
                     new = b.emit(node.op, *(done[v] for v in node.operands))
                 done.update(zip(node.values, new, strict=True))
-        return b.build(self._own_outputs(b, [(n, done[v]) for n, v in self.graph.outputs]), prune=True)
+        return b.build(
+            self._own_outputs(b, [(n, done[v]) for n, v in self.graph.outputs]), prune=True
+        )
 
     def _emit_fusion(self, b: GraphBuilder, group: _Group, done: dict[Value, Value]) -> None:
         end = self.graph.node(group.output)
