@@ -30,7 +30,7 @@ class ConvGeneral(Op):
     name: ClassVar[str] = "conv_general"
     pattern: ClassVar[Pattern] = Pattern.CONTRACT
     arity: ClassVar[int | None] = 2
-    family: ClassVar[str] = "contract"
+    family: ClassVar[str] = "conv"
     spatial: ClassVar[bool] = True
     strides: tuple[int, ...]
     padding: sliding.Padding

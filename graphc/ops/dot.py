@@ -28,7 +28,7 @@ class DotGeneral(Op):
     name: ClassVar[str] = "dot_general"
     pattern: ClassVar[Pattern] = Pattern.CONTRACT
     arity: ClassVar[int | None] = 2
-    family: ClassVar[str] = "contract"
+    family: ClassVar[str] = "dot"
     lhs_batch: tuple[int, ...]
     rhs_batch: tuple[int, ...]
     lhs_contract: tuple[int, ...]
