@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal
 
 from graphc.diagnostics import Diagnostic, Label
@@ -71,6 +71,7 @@ class Scan:
         tokens: Its tokens in order, an ``end`` token last.
         diagnostics: Mistakes found so far.
         readable: False if brackets are so wrong that parsing would only mislead.
+        comments: Start and end of every comment.
     """
 
     source: Source
@@ -78,6 +79,7 @@ class Scan:
     tokens: list[ScanToken] = field(default_factory=list)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     readable: bool = True
+    comments: list[tuple[int, int]] = field(default_factory=list)
 
     def report(self, diagnostic: Diagnostic) -> None:
         """Keep a diagnostic, up to :data:`MAX_ERRORS`."""
@@ -88,11 +90,9 @@ class Scan:
         """Index of the first token that starts at ``offset`` or later."""
         return bisect_right(self._starts, offset - 1)
 
-    @property
+    @cached_property
     def _starts(self) -> list[int]:
-        if not hasattr(self, "_starts_cache"):
-            self._starts_cache = [token.start for token in self.tokens]
-        return self._starts_cache
+        return [token.start for token in self.tokens]
 
     def word(self, token: ScanToken) -> str:
         """The text of a token."""
@@ -123,6 +123,8 @@ def scan(source: Source) -> Scan:
         kind, start, end = match.lastgroup, match.start(), match.end()
         if kind in ("space", "comment"):
             at_line_start = False
+            if kind == "comment":
+                result.comments.append((start, end))
             continue
         if kind in ("bad", "unclosed", "quoted"):
             repair = _mistaken(result, kind, start, end)
