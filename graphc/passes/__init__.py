@@ -1,1 +1,1 @@
-
+"""Graph to graph: one file a pass, one explicit pipeline."""

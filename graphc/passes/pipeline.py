@@ -1,0 +1,139 @@
+"""The pipeline: every pass, in order. The verifier runs after each.
+
+canonical → folded and simplified → channels last → transposes together → borders → kernels
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from graphc.ir.graph import Graph
+from graphc.ir.op import Op
+from graphc.ir.types import TensorType
+from graphc.ir.verify import verify
+from graphc.ops import LayerNorm, LogSoftmax, Softmax
+from graphc.passes.batch_norm import fold_batch_norm
+from graphc.passes.canonicalise import canonicalise
+from graphc.passes.constants import fold_constants
+from graphc.passes.cse import eliminate_common_subexpressions
+from graphc.passes.dead_code import remove_dead_code
+from graphc.passes.decompose import Keep, decompose
+from graphc.passes.fuse import fuse
+from graphc.passes.halo import make_halos
+from graphc.passes.layout import channels_last
+from graphc.passes.simplify import simplify
+from graphc.passes.transposes import sink_transposes
+
+MAX_ROUNDS = 8
+"""Rounds after which `tidy` stops even if the last one still changed something."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A named step: a valid graph in, a valid graph out, the very same one if nothing changed."""
+
+    name: str
+    run: Callable[[Graph], Graph]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one pass did."""
+
+    name: str
+    seconds: float
+    nodes_before: int
+    nodes_after: int
+    changed: bool
+
+
+@dataclass
+class Report:
+    """The passes that ran, in order."""
+
+    steps: list[Step] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in all passes and their verification."""
+        return sum(step.seconds for step in self.steps)
+
+
+Observer = Callable[[str, Graph], None]
+"""Called after each pass with its name and result."""
+
+
+def row_kernels(op: Op, operands: Sequence[TensorType]) -> bool:
+    """The composites that row kernels take whole: normalisations over the innermost dimensions."""
+    if isinstance(op, (Softmax, LogSoftmax)):
+        return op.axis == operands[0].rank - 1
+    return isinstance(op, LayerNorm)
+
+
+def tidy(graph: Graph) -> Graph:
+    """Canonical form, constants, algebra and common subexpressions, until nothing changes."""
+    for _ in range(MAX_ROUNDS):
+        new = graph
+        for step in (canonicalise, fold_constants, simplify, eliminate_common_subexpressions):
+            new = step(new)
+        if new is graph:
+            break
+        graph = new
+    return remove_dead_code(graph)
+
+
+def passes(keep: Keep = row_kernels) -> tuple[Pass, ...]:
+    """The pipeline for a target that keeps the composites `keep` says."""
+    return (
+        Pass("canonicalise", canonicalise),
+        Pass("fold-batch-norm", fold_batch_norm),
+        Pass("fold-constants", fold_constants),
+        Pass("simplify", simplify),
+        Pass("cse", eliminate_common_subexpressions),
+        Pass("dead-code", remove_dead_code),
+        Pass("layout", channels_last),
+        Pass("decompose", lambda graph: decompose(graph, keep)),
+        Pass("transposes", lambda graph: tidy(sink_transposes(tidy(graph)))),
+        Pass("halo", make_halos),
+        Pass("tidy", tidy),
+        Pass("fuse", fuse),
+    )
+
+
+def names() -> tuple[str, ...]:
+    """The names of the passes, in order: what `until` may be."""
+    return tuple(p.name for p in passes())
+
+
+def run(
+    graph: Graph,
+    *,
+    until: str | None = None,
+    observe: Observer | None = None,
+    keep: Keep = row_kernels,
+) -> tuple[Graph, Report]:
+    """Runs the pipeline, or its beginning up to and including the pass called `until`.
+
+    Raises:
+        ValueError: There is no pass of that name.
+        VerifyError: A pass broke an invariant; the error names it.
+    """
+    pipeline = passes(keep)
+    if until is not None and until not in names():
+        raise ValueError(f"there is no pass {until!r}; the passes are {', '.join(names())}")
+    report = Report()
+    for step in pipeline:
+        start = time.perf_counter()
+        new = step.run(graph)
+        if new is not graph:
+            verify(new, step.name)
+        seconds = time.perf_counter() - start
+        report.steps.append(Step(step.name, seconds, len(graph), len(new), new is not graph))
+        graph = new
+        if observe is not None:
+            observe(step.name, graph)
+        if step.name == until:
+            break
+    return graph, report
