@@ -155,7 +155,8 @@ class MaxPool(Window):
     def evaluate(self, *operands: Array) -> tuple[Array, ...]:
         """Maxima of the windows."""
         (x,) = operands
-        best = self._windows(x).max(self._taps())
+        with np.errstate(all="ignore"):
+            best = self._windows(x).max(self._taps())
         return (sliding.in_layout(best, self.channels_last),)
 
 
