@@ -77,9 +77,9 @@ def _from_object(value: object, port: TensorInfo) -> Array:
             f"input `{port.name}` (expected {port}): NumPy cannot take this "
             f"{type(value).__name__}: {error}"
         ) from error
-    if array.dtype == object:
+    if array.dtype.kind in "OSUMm":  # objects, texts, dates
         raise ModuleInputError(
-            f"input `{port.name}` is a {type(value).__name__}, which is no array; expected {port}"
+            f"input `{port.name}` is a {type(value).__name__}, which is no array of numbers; expected {port}"
         )
     return array
 

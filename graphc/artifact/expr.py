@@ -59,6 +59,13 @@ def depth(expr: Expr) -> int:
     return 1 + max(depth(expr[1]), depth(expr[2])) if isinstance(expr, tuple) else 1
 
 
+def largest(expr: Expr) -> int:
+    """The largest magnitude of a number in an expression."""
+    if isinstance(expr, tuple):
+        return max(largest(expr[1]), largest(expr[2]))
+    return abs(expr) if isinstance(expr, int) else 0
+
+
 def evaluate(expr: Expr, dims: Mapping[str, int]) -> int:
     """The value for given dims. Raises KeyError for a missing dim, ZeroDivisionError for a zero
     divisor.

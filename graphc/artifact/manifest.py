@@ -150,7 +150,7 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
             "with pip install -U graphc"
         )
     digest = body.pop("sha256", None)
-    if version != FORMAT_VERSION or digest != _digest(body):
+    if version != FORMAT_VERSION or digest != _digest(body) or raw != to_text(body).encode():
         raise ModuleFileError(f"{str(path)!r} was altered: its checksum does not match")
     try:
         return _manifest(body)

@@ -168,8 +168,14 @@ class ModuleSpec:
                 raise ModuleSpecError(
                     f"size `{size}` uses unknown dims: {', '.join(sorted(unknown))}"
                 )
-            if expr.depth(expr.from_dim(size)) > expr.MAX_DEPTH:
+            size_expr = expr.from_dim(size)
+            if expr.depth(size_expr) > expr.MAX_DEPTH:
                 raise ModuleSpecError(f"size `{size}` has too many terms")
+            if expr.largest(size_expr) >= 1 << 63:
+                raise ModuleSpecError(f"size `{size}` does not fit into 64 bits")
+        for dim in self.dims:
+            if not 0 <= dim.low <= (dim.low if dim.high is None else dim.high) < 1 << 63:
+                raise ModuleSpecError(f"dim `{dim.name}` has bounds {dim.low} to {dim.high}")
         for feature in self.cpu_features:
             if feature not in CPUID:
                 raise ModuleSpecError(f"CPU feature {feature!r} cannot be checked at run time")

@@ -44,7 +44,8 @@ def write(spec: ModuleSpec, objects: Sequence[bytes], directory: str | os.PathLi
             weights = write_placed(file, [(w.name, w.array, w.offset) for w in spec.weights])
         library = folder / manifest.LIBRARY
         library.write_bytes(link_module(module_c(spec, weights), objects))
-        library.chmod(0o755 & ~_umask_of(folder / manifest.WEIGHTS))
+        mode = library.stat().st_mode
+        library.chmod(mode | (mode & 0o444) >> 2)  # who may read it may run it
         texts = {
             "module.h": module_h(spec),
             "example.c": example_c(spec),
@@ -64,11 +65,6 @@ def write(spec: ModuleSpec, objects: Sequence[bytes], directory: str | os.PathLi
         body = _body(spec, weights, files)
         (folder / manifest.NAME).write_text(manifest.to_text(body), encoding="utf-8", newline="\n")
     return Path(directory)
-
-
-def _umask_of(path: os.PathLike[str]) -> int:
-    """The permission bits that the umask took from a file just created with 0o666."""
-    return 0o666 & ~os.stat(path).st_mode
 
 
 def _body(spec: ModuleSpec, weights: WeightsInfo, files: dict[str, Any]) -> dict[str, Any]:

@@ -127,17 +127,23 @@ static int check_type(const graphc_port *p, const graphc_tensor *x, size_t *byte
     return GRAPHC_OK;
 }
 
-/* "; N = 2 comes from axis 0 of `image`" for each dim that the axis depends on. */
-static text bindings(graphc_expr code, const int64_t *dims, const graphc_step *const *bound) {
+static int mentions(graphc_expr code, int64_t dim) {
+    for (; *code != GRAPHC_END; code += 2)
+        if (*code == GRAPHC_DIM && code[1] == dim) return 1;
+    return 0;
+}
+
+/* "; N = 2 comes from axis 0 of `image`" for each dim that the step depends on. */
+static text bindings(const graphc_step *step, const int64_t *dims, const graphc_step *const *bound) {
     const graphc_tables *t = &graphc_module_tables;
     text out = {.used = 0};
-    for (; *code != GRAPHC_END; code += 2) {
-        if (*code != GRAPHC_DIM || !bound[code[1]]) continue;
-        const graphc_step *s = bound[code[1]];
+    for (size_t d = 0; d < t->info.n_dims; d++) {
+        const graphc_step *s = bound[d];
+        if (!s || !(mentions(step->coefficient, (int64_t)d) || mentions(step->rest, (int64_t)d))) continue;
         put(&out, out.used ? ", " : "; ");
-        put(&out, t->info.dims[code[1]].name);
+        put(&out, t->info.dims[d].name);
         put(&out, " = ");
-        put_number(&out, dims[code[1]]);
+        put_number(&out, dims[d]);
         put(&out, " comes from axis ");
         put_number(&out, s->axis);
         put(&out, " of `");
@@ -157,7 +163,7 @@ static int bind_dim(const graphc_step *s, const graphc_tensor *x, int64_t *dims,
         return graphc_fail(GRAPHC_ERROR_SHAPE,
                            "input `%s` is %s, expected %s: axis %d is %lld, which is not `%s` for any whole %s%s",
                            p->name, given(x).at, expected(p).at, (int)s->axis, (long long)x->shape[s->axis],
-                           p->axes[s->axis], d->name, bindings(s->rest, dims, bound).at);
+                           p->axes[s->axis], d->name, bindings(s, dims, bound).at);
     int64_t value = dims[s->dim] = size / scale;
     bound[s->dim] = s;
     if (value < d->low || (d->high >= 0 && value > d->high)) {
@@ -180,7 +186,7 @@ static int check_axis(const graphc_step *s, const graphc_tensor *x, int64_t *dim
     if (want == x->shape[s->axis]) return GRAPHC_OK;
     return graphc_fail(GRAPHC_ERROR_SHAPE, "input `%s` is %s, expected %s: axis %d must be %lld, not %lld%s", p->name,
                        given(x).at, expected(p).at, (int)s->axis, (long long)want, (long long)x->shape[s->axis],
-                       bindings(s->rest, dims, bound).at);
+                       bindings(s, dims, bound).at);
 }
 
 int graphc_bind_inputs(const graphc_tensor *inputs, size_t n, const graphc_tensor **found, size_t *bytes,
