@@ -97,7 +97,6 @@ def passes(keep: Keep = row_kernels) -> tuple[Pass, ...]:
         Pass("decompose", lambda graph: decompose(graph, keep)),
         Pass("transposes", lambda graph: tidy(sink_transposes(tidy(graph)))),
         Pass("halo", make_halos),
-        Pass("tidy", tidy),
         Pass("fuse", fuse),
     )
 
