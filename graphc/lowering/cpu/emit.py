@@ -36,6 +36,7 @@ __all__ = [
     "View",
     "along",
     "bind",
+    "branch",
     "call",
     "call_symbol",
     "cast",
@@ -54,7 +55,9 @@ __all__ = [
     "prefetch",
     "product",
     "remainder",
+    "remainder_tiles",
     "select",
+    "shuffle",
     "splat",
     "static",
     "symbol",
@@ -150,6 +153,13 @@ def cast(value: Expr, dtype: str) -> Expr:
         return value
     lanes = lanes_of(value)
     return _t().Cast(dtype if lanes == 1 else f"{dtype}x{lanes}", value)
+
+
+def shuffle(vectors: Sequence[Expr], lanes: Sequence[int]) -> Expr:
+    """The vector whose lanes are those numbered ``lanes`` of the concatenated ``vectors``."""
+    import tvm.tirx as tx
+
+    return tx.Shuffle(list(vectors), [tx.const(i, "int32") for i in lanes])
 
 
 def ceil_div(extent: Extent, size: int) -> Extent:
@@ -274,15 +284,15 @@ class Registers:
         self.dtype = dtype
         self._rows = [_t().alloc_buffer((width,), dtype, scope="global") for _ in range(rows)]
 
-    def get(self, row: int, column: int = 0, lanes: int = 1) -> Expr:
-        """``lanes`` elements of ``row`` from ``column`` on."""
-        index: Any = column if lanes == 1 else _t().ramp(column, 1, lanes)
-        return self._rows[row][index]
+    def get(self, row: int, column: Extent = 0, lanes: int = 1) -> Expr:
+        """``lanes`` elements of ``row`` from ``column`` on; a symbolic column keeps the row in memory."""
+        start = i64(column)
+        return self._rows[row][start if lanes == 1 else _t().ramp(start, i64(1), lanes)]
 
-    def set(self, value: Expr, row: int, column: int = 0) -> None:
+    def set(self, value: Expr, row: int, column: Extent = 0) -> None:
         """Replaces the elements of ``row`` from ``column`` on by the lanes of ``value``."""
-        lanes = lanes_of(value)
-        index: Any = column if lanes == 1 else _t().ramp(column, 1, lanes)
+        lanes, start = lanes_of(value), i64(column)
+        index = start if lanes == 1 else _t().ramp(start, i64(1), lanes)
         _t().buffer_store(self._rows[row], value, [index])
 
 
@@ -342,6 +352,16 @@ def when(condition: Expr) -> Iterator[None]:
         yield
 
 
+def branch(condition: Expr, true_body: Callable[[], None], false_body: Callable[[], None]) -> None:
+    """Emits ``if (condition) true_body() else false_body()`` for a scalar condition."""
+    t = _t()
+    with t.If(condition):
+        with t.Then():
+            true_body()
+        with t.Else():
+            false_body()
+
+
 def near_equal_tiles(extent: int, size: int) -> list[tuple[int, int, int]]:
     """Splits ``range(extent)`` into ``ceil(extent / size)`` tiles that differ by at most one.
 
@@ -380,6 +400,11 @@ def tiles(extent: Extent, size: int, body: Callable[[Extent, int], None]) -> Non
         return
     with loop(_truncdiv(extent, size)) as i:
         body(i * size, size)
+    remainder_tiles(extent, size, body)
+
+
+def remainder_tiles(extent: Extent, size: int, body: Callable[[Extent, int], None]) -> None:
+    """Covers the last ``extent % size`` elements of a symbolic extent by powers of two below ``size``."""
     ladder = power_of_two_ladder(size)
     if not ladder:
         return
