@@ -11,15 +11,16 @@ E05xx   blocks, loops, limits, imports
 E06xx   weights
 E07xx   modules, run time, targets
 E08xx   parsed and checked, but not compiled yet
+E09xx   the text form of a graph
 ======  =============================================
 """
 
 from __future__ import annotations
 
-from graphc.codes import syntax
+from graphc.codes import graph, syntax
 from graphc.codes.info import CodeInfo
 
 __all__ = ["CODES", "CodeInfo"]
 
-CODES: dict[str, CodeInfo] = {**syntax.CODES}
+CODES: dict[str, CodeInfo] = {**syntax.CODES, **graph.CODES}
 """Every code that graphc can report, by code."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from textwrap import indent
 
 
 @dataclass(frozen=True)
@@ -16,3 +17,10 @@ class CodeInfo:
 
     title: str
     explanation: str
+
+
+def explained(title: str, why: str, wrong: str, right: str) -> CodeInfo:
+    """A :class:`CodeInfo` from the reason, an example with the mistake, and one without it."""
+    examples = [("Wrong", wrong), ("Right", right)]
+    shown = [f"{word}:\n\n{indent(text.strip(), '    ')}" for word, text in examples]
+    return CodeInfo(title, "\n\n".join([why.strip(), *shown]))

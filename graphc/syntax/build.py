@@ -18,10 +18,10 @@ from lark import Token, Tree
 from lark.exceptions import UnexpectedInput
 
 from graphc.diagnostics import Diagnostic, Label, nearest
+from graphc.limits import MAX_INT, MAX_NAME, MAX_NESTING, MAX_NUMBER
 from graphc.source import Source, Span
 from graphc.syntax import ast
 from graphc.syntax.grammar import parser
-from graphc.syntax.limits import MAX_INT, MAX_NAME, MAX_NESTING, MAX_NUMBER
 from graphc.syntax.scan import too_deep
 from graphc.syntax.strings import pieces
 from graphc.syntax.words import FOREIGN_LITERALS, RESERVED, TYPE_ALIASES
@@ -128,7 +128,7 @@ class Builder:
     def _rule_import(self, span: Span, children: list[Any]) -> ast.Import:
         module, *names = children
         if isinstance(module, ast.Interpolation):
-            self._error("E0130", "an import names one file, without values in braces", module.span)
+            self._error("E0129", "an import names one file, without values in braces", module.span)
             module = ast.String(module.span, "")
         return ast.Import(span, module, tuple(names))
 
@@ -216,7 +216,7 @@ class Builder:
     def _rule_shape(self, span: Span, children: list[Any]) -> tuple[ast.Dim | ast.Dots, ...]:
         dots = [child for child in children if isinstance(child, ast.Dots)]
         if len(dots) > 1:
-            self._error("E0129", "a shape holds `...` at most once", dots[1].span)
+            self._error("E0128", "a shape holds `...` at most once", dots[1].span)
         return tuple(children)
 
     def _rule_dim(self, span: Span, children: list[Any]) -> ast.Dim:
@@ -466,7 +466,7 @@ class Builder:
     def _rule_subscripts(self, span: Span, children: list[Any]) -> tuple[ast.Node, ...]:
         dots = [child for child in children if isinstance(child, ast.Dots)]
         if len(dots) > 1:
-            self._error("E0129", "a subscript holds `...` at most once", dots[1].span)
+            self._error("E0128", "a subscript holds `...` at most once", dots[1].span)
         return tuple(children)
 
     def _rule_slice(self, span: Span, children: list[Any]) -> ast.Slice:

@@ -47,6 +47,8 @@ def _value_begins(place: Place, step: int) -> bool:
 
 
 def _foreign_word(place: Place) -> Diagnostic | None:
+    if place.word == "elif" and place.word_at(-1) == "}":
+        return place.error("E0116", "there is no `elif` in this language", "", "write `else if`")
     step = place.begin - place.index
     first = place.word_at(step)
     if step < -1 or first not in FOREIGN_WORDS or place.word in ("=", ","):
@@ -254,6 +256,8 @@ def _assignment(place: Place) -> Diagnostic | None:
     if place.first in (*STATEMENTS, *DEFINITIONS) or place.token.depth == 0 or place.in_train:
         return None
     if place.bracket or not (place.at_begin or "ASSIGN" in place.expected):
+        return None
+    if not place.at_begin and _value_begins(place, 0):
         return None
     if place.word in ("+", "-", "*", "/", "//", "%", "@", "**") and place.word_at(1) == "=":
         operator = place.word

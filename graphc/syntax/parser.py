@@ -8,12 +8,12 @@ from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedInput, UnexpectedToken
 
 from graphc.diagnostics import Collector, Diagnostic, DiagnosticError, Label
+from graphc.limits import MAX_ERRORS, MAX_SOURCE
 from graphc.source import Source
 from graphc.syntax import ast
 from graphc.syntax.build import Builder
 from graphc.syntax.friendly import explain
 from graphc.syntax.grammar import parser
-from graphc.syntax.limits import MAX_ERRORS, MAX_SOURCE
 from graphc.syntax.scan import Scan, scan
 
 
@@ -22,7 +22,7 @@ def parse(source: Source) -> ast.File:
 
     Raises:
         DiagnosticError: The text is not a well-formed file; carries every independent mistake, at
-            most :data:`~graphc.syntax.limits.MAX_ERRORS`.
+            most :data:`~graphc.limits.MAX_ERRORS`.
     """
     if len(source.text) > MAX_SOURCE:
         raise DiagnosticError([_too_large(source, f"{len(source.text):,} characters")])

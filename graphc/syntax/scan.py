@@ -15,9 +15,9 @@ from functools import cached_property, lru_cache
 from typing import Literal
 
 from graphc.diagnostics import Diagnostic, Label
+from graphc.limits import MAX_ERRORS, MAX_NESTING
 from graphc.source import Source, Span
 from graphc.syntax.grammar import terminal_pattern
-from graphc.syntax.limits import MAX_ERRORS, MAX_NESTING
 
 TokenKind = Literal["name", "number", "string", "operator", "open", "close", "newline", "end"]
 
@@ -228,31 +228,27 @@ def _close(result: Scan, brackets: list[tuple[str, int]], closer: str, position:
     """Match a closing bracket with what is open."""
     source = result.source
     opener = _OPENER[closer]
-    if closer == "}" and any(bracket == "{" for bracket, _ in brackets):
-        while brackets[-1][0] != "{":
+    span = source.span(position, position + 1)
+    # A closing parenthesis does not reach out of the braces it stands in.
+    reachable = [bracket for bracket, _ in brackets]
+    if closer != "}" and "{" in reachable:
+        reachable = reachable[len(reachable) - reachable[::-1].index("{") :]
+    if opener in reachable:
+        while brackets[-1][0] != opener:
             bracket, start = brackets.pop()
             _unclosed(result, bracket, start, position, position + 1)
-    if brackets and brackets[-1][0] == opener:
         brackets.pop()
         return
     result.readable = False
-    span = source.span(position, position + 1)
-    if brackets and brackets[-1][0] != "{":
+    if reachable and closer != "}":
         bracket, start = brackets.pop()
-        result.report(
-            Diagnostic(
-                "E0108",
-                f"`{bracket}` is closed by `{closer}`",
-                Label(span, f"expected `{_CLOSER[bracket]}`"),
-                (Label(source.span(start, start + 1), "opened here"),),
-            )
-        )
+        label = Label(span, f"expected `{_CLOSER[bracket]}`")
+        opened = Label(source.span(start, start + 1), "opened here")
+        message = f"`{bracket}` is closed by `{closer}`"
+        result.report(Diagnostic("E0108", message, label, (opened,)))
         return
-    result.report(
-        Diagnostic(
-            "E0108", f"`{closer}` closes nothing", Label(span, f"no `{opener}` is open here")
-        )
-    )
+    label = Label(span, f"no `{opener}` is open here")
+    result.report(Diagnostic("E0108", f"`{closer}` closes nothing", label))
 
 
 def _report_unclosed(result: Scan, brackets: list[tuple[str, int]], start: int, end: int) -> None:
