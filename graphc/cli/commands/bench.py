@@ -1,0 +1,202 @@
+"""`graphc bench`: how fast a compiled module is, and where the time goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+import graphc
+from graphc.artifact import Module, expr
+from graphc.artifact.arrays import numpy_dtype
+from graphc.cli import arrays, terminal
+from graphc.cli.command import UserError, graphc_command
+from graphc.cli.options import dims_option, json_option
+
+SHOWN = 10
+"""Kernels in the table."""
+PROFILES = 5
+"""Profiled calls; each kernel counts with its median."""
+WARM_UP = 0.3
+"""Seconds of calls before the measured ones."""
+MAX_INPUT_BYTES = 1 << 33
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Call times in seconds, sorted, and kernels as (label, source, median seconds, FLOPs)."""
+
+    seconds: Sequence[float]
+    kernels: Sequence[tuple[str, str, float, int]]
+
+    def at(self, quantile: float) -> float:
+        """A quantile of the call times."""
+        return float(np.quantile(np.asarray(self.seconds), quantile))
+
+    @property
+    def flops(self) -> int:
+        """FLOPs of one call."""
+        return sum(k[3] for k in self.kernels)
+
+
+@graphc_command("graphc bench resnet50.module --dim N=1 --threads 1")
+@click.argument("module", type=click.Path(path_type=Path))
+@click.argument("inputs", nargs=-1)
+@dims_option("Size of a named dim, such as N=8; the smallest allowed one otherwise. Repeatable.")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads that compute.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.01, 3600),
+    default=2.0,
+    show_default=True,
+    help="How long to measure.",
+)
+@json_option
+def command(
+    module: Path,
+    inputs: tuple[str, ...],
+    dims: dict[str, int],
+    threads: int | None,
+    seconds: float,
+    as_json: bool,
+) -> None:
+    """Time a compiled module: median and spread of a call, GFLOP/s, and the slowest kernels.
+
+    Inputs that are not given as NAME=FILE.npy are made up: normally distributed floats, zeros for the rest.
+    """
+    with graphc.open(module, threads=threads) as opened:
+        given = arrays.read_inputs(inputs, [i.name for i in opened.inputs])
+        feeds = made_up(opened, dims, given)
+        with terminal.progress() as stage:
+            measured = measure(opened, feeds, seconds, stage)
+        used = opened.threads
+        shapes = {name: list(a.shape) for name, a in feeds.items()}
+    if as_json:
+        terminal.print_json(_json(module, used, shapes, measured))
+    else:
+        terminal.console().print(_report(opened.name, used, shapes, measured))
+
+
+def made_up(
+    module: Module, dims: dict[str, int], given: dict[str, arrays.Array]
+) -> dict[str, arrays.Array]:
+    """Inputs for all of a module's inputs. Raises UserError for an unknown dim or a size that is too large."""
+    known = {d.name: d for d in module.dims}
+    for name in dims:
+        if name not in known:
+            raise UserError(
+                f"the module has no dim `{name}` (it has: {', '.join(known) or 'none'})"
+            )
+    sizes = {name: dims.get(name, d.low) for name, d in known.items()}
+    random = np.random.default_rng(0)
+    feeds = dict(given)
+    for port in module.inputs:
+        if port.name in feeds:
+            continue
+        shape = tuple(expr.evaluate(d, sizes) for d in port.shape)
+        dtype = numpy_dtype(port.dtype)
+        if dtype.itemsize * float(np.prod([float(n) for n in shape])) > MAX_INPUT_BYTES:
+            raise UserError(f"input `{port.name}` would be larger than {MAX_INPUT_BYTES >> 30} GiB")
+        if port.dtype in ("f16", "f32", "f64", "bf16"):
+            feeds[port.name] = random.standard_normal(shape, np.float32).astype(dtype)
+        else:
+            feeds[port.name] = np.zeros(shape, dtype)
+    return feeds
+
+
+def measure(
+    module: Module, feeds: dict[str, arrays.Array], seconds: float, stage: Any = lambda name: None
+) -> Measured:
+    """Calls a module for about `seconds` (three times at least) after warming up, then profiles it."""
+    stage("warming up")
+    end = time.perf_counter() + min(WARM_UP, seconds)
+    module.run(feeds)
+    while time.perf_counter() < end:
+        module.run(feeds)
+    stage("measuring")
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while len(times) < 3 or time.perf_counter() < end:
+        start = time.perf_counter()
+        module.run(feeds)
+        times.append(time.perf_counter() - start)
+    stage("profiling kernels")
+    profiles = [module.profile(**feeds).kernels for _ in range(PROFILES)]
+    kernels = [
+        (
+            same[0].label or same[0].name,
+            same[0].source,
+            float(np.median([k.seconds for k in same])),
+            same[0].flops,
+        )
+        for same in zip(*profiles, strict=True)
+    ]
+    return Measured(sorted(times), kernels)
+
+
+def _json(
+    module: Path, threads: int, shapes: dict[str, list[int]], measured: Measured
+) -> dict[str, Any]:
+    median = measured.at(0.5)
+    return {
+        "module": str(module),
+        "threads": threads,
+        "inputs": shapes,
+        "calls": len(measured.seconds),
+        "seconds": {
+            "min": measured.at(0),
+            "p10": measured.at(0.1),
+            "median": median,
+            "p90": measured.at(0.9),
+            "max": measured.at(1),
+        },
+        "flops": measured.flops,
+        "gflops_per_second": measured.flops / median / 1e9,
+        "kernels": [
+            {"label": label, "source": source, "seconds": seconds, "flops": flops}
+            for label, source, seconds, flops in measured.kernels
+        ],
+    }
+
+
+def _time(seconds: float) -> str:
+    for unit, scale in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
+        if seconds * scale >= 1:
+            return f"{seconds * scale:.3g} {unit}"
+    return f"{seconds * 1e9:.3g} ns"
+
+
+def _report(name: str, threads: int, shapes: dict[str, list[int]], measured: Measured) -> Group:
+    median = measured.at(0.5)
+    what = ", ".join(f"{n} {s}" for n, s in shapes.items())
+    spread = f"{_time(measured.at(0.1))} to {_time(measured.at(0.9))} for 80 % of {len(measured.seconds):,} calls"
+    head = Table.grid(padding=(0, 2))
+    for label, value in (
+        ("Module", f"{name} on {what}, {threads} thread{'s' if threads > 1 else ''}"),
+        ("Median", _time(median)),
+        ("Spread", spread),
+        ("Speed", f"{measured.flops / median / 1e9:.3g} GFLOP/s"),
+    ):
+        head.add_row(Text(label, style="bold"), Text(value))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("Slowest kernels")
+    table.add_column("Source", style="dim")
+    for column in ("Time", "Share", "GFLOP/s"):
+        table.add_column(column, justify="right")
+    total = sum(k[2] for k in measured.kernels) or 1.0
+    slowest = sorted(measured.kernels, key=lambda k: -k[2])[:SHOWN]
+    for label, source, seconds, flops in slowest:
+        rate = f"{flops / seconds / 1e9:.3g}" if seconds and flops else ""
+        table.add_row(
+            Text(label), Text(source), _time(seconds), f"{100 * seconds / total:.0f} %", rate
+        )
+    return Group(head, table)

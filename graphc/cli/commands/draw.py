@@ -1,0 +1,72 @@
+"""`graphc draw`: pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+import graphc
+from graphc.cli import terminal
+from graphc.cli.after import after_option
+from graphc.cli.command import graphc_command
+from graphc.cli.options import model_options
+from graphc.diagram import draw, render
+
+
+@graphc_command("graphc draw resnet50.nn -o resnet50.svg --depth 1 --open layer2")
+@model_options
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A .svg, .png, .pdf or .dot file. Default: DOT text on stdout.",
+)
+@after_option
+@click.option(
+    "--depth",
+    type=click.IntRange(min=0),
+    help="Levels of blocks to show: 1 is the outermost blocks as boxes. Default: what fits.",
+)
+@click.option(
+    "--open", "opened", multiple=True, metavar="BLOCK", help="Open one more block, such as layer2."
+)
+@click.option("--ops", is_flag=True, help="Open layers too, down to single ops.")
+@click.option("--right", is_flag=True, help="Draw from left to right instead of downwards.")
+def command(
+    file: Path,
+    model: str | None,
+    settings: dict[str, Any],
+    dims: dict[str, int],
+    output: Path | None,
+    after: str | None,
+    depth: int | None,
+    opened: tuple[str, ...],
+    ops: bool,
+    right: bool,
+) -> None:
+    """Draw a model as SVG, PNG, PDF or DOT.
+
+    A model that fails its shape check is drawn up to there, with the failing layer marked (and exit code 1).
+    """
+    if output is not None:
+        render.format_of(output)
+    loaded = graphc.load(file, model=model, dims=dims, **settings)
+    with terminal.progress(output is not None) as stage:
+        stage("drawing")
+        graph = loaded.graph if after is None else loaded.optimised(after)
+        dot = draw(
+            graph,
+            depth=depth,
+            opened=opened,
+            ops=ops,
+            direction="right" if right else "down",
+            title=loaded.name if after is None else f"{loaded.name} after {after}",
+        )
+        if output is not None:
+            render.save(dot, output)
+    if output is None:
+        click.echo(dot, nl=False)
+    else:
+        click.echo(f"wrote {output}", err=True)
