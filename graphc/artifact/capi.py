@@ -48,6 +48,7 @@ class Options(ctypes.Structure):
         ("size", ctypes.c_size_t),
         ("threads", ctypes.c_int32),
         ("verify", ctypes.c_int32),
+        ("debug", ctypes.c_int32),
     )
 
 
@@ -72,7 +73,9 @@ class Handle:
         run: `graphc_run`, to be called as run(pointer, inputs, n_inputs, outputs, n_outputs).
     """
 
-    def __init__(self, library: str, weights: str, interface: str, threads: int) -> None:
+    def __init__(
+        self, library: str, weights: str, interface: str, threads: int, debug: bool
+    ) -> None:
         """Loads the library and opens the model.
 
         Raises ModuleFileError, ModuleVersionError, ModuleTargetError.
@@ -109,7 +112,7 @@ class Handle:
         self._close.restype = None
         self.run = lib.graphc_run
         model = address()
-        options = Options(ctypes.sizeof(Options), threads, 0)
+        options = Options(ctypes.sizeof(Options), threads, 0, debug)
         self.check(lib.graphc_open(os.fsencode(weights), options, model))
         self.pointer = model.value
 

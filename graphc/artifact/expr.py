@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 Expr = Union[int, str, "tuple[str, Expr, Expr]"]
 """An integer, a dim's name, or (op, left, right)."""
 
-MAX_DEPTH = 60
-"""Deepest nesting of an expression; the runtime's stack (GRAPHC_EXPR_DEPTH) has room for it."""
+MAX_DEPTH = 400
+"""Deepest nesting of an expression."""
+
+MAX_STACK = 60
+"""Most operands at once while evaluating one; the runtime (GRAPHC_EXPR_DEPTH) has room for them."""
 
 _END, _CONST, _DIM = 0, 1, 2
 _OPCODES = {"+": 3, "*": 4, "//": 5}
@@ -57,6 +60,11 @@ def postfix(expr: Expr, dims: Sequence[str]) -> list[int]:
 def depth(expr: Expr) -> int:
     """Nesting of an expression; 1 for a number or a name."""
     return 1 + max(depth(expr[1]), depth(expr[2])) if isinstance(expr, tuple) else 1
+
+
+def stack(expr: Expr) -> int:
+    """Operands on the stack at once when the postfix program runs."""
+    return max(stack(expr[1]), 1 + stack(expr[2])) if isinstance(expr, tuple) else 1
 
 
 def largest(expr: Expr) -> int:

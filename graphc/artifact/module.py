@@ -100,7 +100,12 @@ class Module:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, threads: int | None = None, verify: bool = True
+        self,
+        path: str | os.PathLike[str],
+        *,
+        threads: int | None = None,
+        verify: bool = True,
+        debug: bool = False,
     ) -> None:
         """Opens a folder; see `open`."""
         self.path = Path(os.path.abspath(path))
@@ -132,7 +137,7 @@ class Module:
         self._positions = list(zip(self._names, self._in_dtypes, self.inputs, strict=True))
         self._plans: dict[tuple[tuple[int, ...], ...], _Plan] = {}
         self._handle: capi.Handle | None = capi.Handle(
-            str(library), str(weights), info.interface, 0 if threads is None else threads
+            str(library), str(weights), info.interface, threads or 0, debug
         )
 
     def __call__(
@@ -344,7 +349,11 @@ class Module:
 
 
 def open(
-    path: str | os.PathLike[str], *, threads: int | None = None, verify: bool = True
+    path: str | os.PathLike[str],
+    *,
+    threads: int | None = None,
+    verify: bool = True,
+    debug: bool = False,
 ) -> Module:
     """Opens a compiled module, such as `graphc compile` writes.
 
@@ -356,10 +365,12 @@ def open(
             core that this process may use.
         verify: compare the SHA-256 of every file with the manifest. Without it, sizes and the
             header of the weights are still checked.
+        debug: for tests of the compiler: run on guarded copies in memory filled with NaN, and
+            raise ModuleError for a kernel that writes where it must not.
 
     Raises:
         ModuleFileError: a file is missing, truncated or altered, or the folder is no module.
         ModuleVersionError: it was written in a newer format.
         ModuleTargetError: this CPU lacks features that it was compiled for.
     """
-    return Module(path, threads=threads, verify=verify)
+    return Module(path, threads=threads, verify=verify, debug=debug)

@@ -169,7 +169,7 @@ class ModuleSpec:
                     f"size `{size}` uses unknown dims: {', '.join(sorted(unknown))}"
                 )
             size_expr = expr.from_dim(size)
-            if expr.depth(size_expr) > expr.MAX_DEPTH:
+            if expr.depth(size_expr) > expr.MAX_DEPTH or expr.stack(size_expr) > expr.MAX_STACK:
                 raise ModuleSpecError(f"size `{size}` has too many terms")
             if expr.largest(size_expr) >= 1 << 63:
                 raise ModuleSpecError(f"size `{size}` does not fit into 64 bits")

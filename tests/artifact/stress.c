@@ -22,7 +22,7 @@ static void *work(void *argument) {
     for (int round = 0; round < ROUNDS; round++) {
         graphc_model *own = NULL, *model = shared;
         if (round % 8 == self) {
-            graphc_options options = {sizeof options, 1 + round % 3, round % 2};
+            graphc_options options = {sizeof options, 1 + round % 3, round % 2, round % 3 == 0};
             check(!graphc_open(WEIGHTS, &options, &own), "open");
             model = own;
         }
@@ -53,7 +53,7 @@ static void *work(void *argument) {
 }
 
 int main(void) {
-    graphc_options options = {sizeof options, 3, 1};
+    graphc_options options = {sizeof options, 3, 1, 0};
     check(!graphc_open(WEIGHTS, &options, &shared), "open");
     pthread_t threads[THREADS];
     int numbers[THREADS];

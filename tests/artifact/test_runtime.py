@@ -301,3 +301,33 @@ def test_opening_and_closing_leaves_no_threads_behind(linear_folder: Path) -> No
             assert native_threads() == before + 2
     gc.collect()
     assert native_threads() == before
+
+
+# Does what byte 0 of the input says, once right and else wrong.
+WRITES = """
+#include <stdint.h>
+int32_t graphc_main(uint8_t *a, const void *weights, uint8_t *arena, uint8_t *y, int64_t n,
+                    int64_t *fault, uint64_t *clock) {
+    for (int64_t i = 0; i < n; i++) y[i] = arena[i] = a[i];
+    if (a[0] == 1) arena[n] = 0;
+    if (a[0] == 2) y[n + 3] = 0;
+    if (a[0] == 3) a[0] = 0;
+    if (a[0] == 4) y[1] = arena[n];
+    return 0;
+}
+"""
+
+
+def test_debug_mode_finds_kernels_that_write_where_they_must_not(build: Build) -> None:
+    ports = ((Port("a", "u8", (N,)),), (Port("y", "u8", (N,)),))
+    folder = build(ModuleSpec("Writes", *ports, dims=(DimSpec("N"),), arena_bytes=N), WRITES)
+    module = open_module(folder, debug=True)
+    assert module([0, 7, 8])["y"].tolist() == [0, 7, 8]
+    for first, message in (
+        (1, r"wrote 0 bytes behind the end of the arena \(3 bytes\)"),
+        (2, r"wrote 3 bytes behind the end of y \(3 bytes\)"),
+        (3, "a kernel wrote to input `a`"),
+    ):
+        with pytest.raises(ModuleError, match=message):
+            module([first, 7, 8])
+    assert module([4, 7, 8])["y"].tolist() == [4, 255, 8]  # what was never written is 0xff

@@ -11,6 +11,7 @@
  * Threads: every function may be called from any thread at any time, several models may be open at once, and one model
  * may be run from several threads at once (each call has its own arena; the call that finds the model's worker threads
  * busy computes on its own thread). Only graphc_close must be the last call on its model.
+ * Memory: the scratch memory of the largest call so far is kept for the next, once per concurrent call.
  * Forks: a child made by fork() may go on using an open model, provided that no call was running in its forking thread.
  * Several modules in one process: open each with dlopen(RTLD_LOCAL) and take the functions with dlsym; their names are
  * the same in every module. Calls into one module never reach another.
@@ -98,6 +99,8 @@ typedef struct graphc_options {
     int32_t threads; /* threads that compute, the caller included; 0: $GRAPHC_NUM_THREADS, else one per physical core
                         that the process may use */
     int32_t verify;  /* 1: check the SHA-256 of the whole weights file; 0: only its size and header */
+    int32_t debug;   /* 1: run on copies surrounded by guard bytes, in memory filled with NaN, and report kernels that
+                        write where they must not (GRAPHC_ERROR_INTERNAL); for tests of the compiler */
 } graphc_options;
 
 typedef struct graphc_model graphc_model;

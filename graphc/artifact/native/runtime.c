@@ -13,7 +13,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
-enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
+enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20, GUARD = 0xff /* all bytes 0xff: NaN, or -1 */ };
 
 /* Scratch memory of one call, kept for the next. Its header lies in front of it. */
 typedef struct arena {
@@ -22,7 +22,7 @@ typedef struct arena {
 } arena;
 
 struct graphc_model {
-    int threads;
+    int threads, debug;
     graphc_weights weights;
     graphc_pool *pool;
     pthread_mutex_t lock; /* of `arenas` */
@@ -129,7 +129,7 @@ GRAPHC_API int graphc_open(const char *weights_path, const graphc_options *optio
     char path[4096];
     if (!model) return graphc_fail(GRAPHC_ERROR_ARGUMENT, "graphc_open needs a place for the model");
     *model = NULL;
-    graphc_options given = {.threads = 0, .verify = 0};
+    graphc_options given = {.threads = 0};
     if (options && options->size < sizeof given)
         return graphc_fail(GRAPHC_ERROR_ARGUMENT, "graphc_options.size must be sizeof(graphc_options)");
     if (options) given = *options;
@@ -143,6 +143,7 @@ GRAPHC_API int graphc_open(const char *weights_path, const graphc_options *optio
 
     graphc_model *m = calloc(1, sizeof *m);
     if (!m) return graphc_fail(GRAPHC_ERROR_MEMORY, "no memory for the model");
+    m->debug = given.debug;
     m->threads = given.threads ? given.threads : graphc_default_threads();
     pthread_mutex_init(&m->lock, NULL);
     status = graphc_map_weights(weights_path ? weights_path : path, given.verify, &m->weights);
@@ -186,9 +187,25 @@ static size_t element_bytes(int32_t dtype) {
     return bytes[dtype];
 }
 
-static int misaligned(const void *p, int32_t dtype) { return (uintptr_t)p % element_bytes(dtype) != 0; }
+/* Whether a tensor is copied for the call. */
+static int copied(const graphc_model *model, const graphc_tensor *x) {
+    return model->debug || (uintptr_t)x->data % element_bytes(x->dtype) != 0;
+}
 
-static size_t round_up(size_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
+/* The room that `bytes` take in an arena, with the guard in debug mode. */
+static size_t padded(const graphc_model *model, size_t bytes) {
+    return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT + (model->debug ? ALIGNMENT : 0);
+}
+
+/* Debug mode: what lies between the end of a region and the next one must be as it was. */
+static int check_guard(const graphc_model *model, const char *what, const void *region, size_t bytes) {
+    const uint8_t *at = region;
+    for (size_t i = bytes; i < padded(model, bytes); i++)
+        if (at[i] != GUARD)
+            return graphc_fail(GRAPHC_ERROR_INTERNAL, "a kernel of `%s` wrote %zu bytes behind the end of %s (%zu bytes)",
+                               graphc_module_tables.info.name, i - bytes, what, bytes);
+    return GRAPHC_OK;
+}
 
 static int overlap(const void *a, size_t a_bytes, const void *b, size_t b_bytes) {
     return (const char *)a < (const char *)b + b_bytes && (const char *)b < (const char *)a + a_bytes;
@@ -324,32 +341,44 @@ static int run(graphc_model *model, const graphc_tensor *inputs, size_t n_inputs
         return graphc_fail(GRAPHC_ERROR_MEMORY, "`%s` would need more memory for these inputs than can be addressed",
                            t->info.name);
 
-    /* Tensors that are not aligned to their elements are copied into room at the end of the arena. */
-    size_t arena_end = round_up((size_t)arena_bytes), total = arena_end;
+    /* Tensors that are not aligned to their elements are copied into room behind the scratch memory; in debug mode all
+     * are, each followed by a guard. */
+    size_t total = padded(model, (size_t)arena_bytes);
     for (size_t i = 0; i < n_in; i++)
-        if (misaligned(in[i]->data, in[i]->dtype)) total += round_up(in_bytes[i]);
+        if (copied(model, in[i])) total += padded(model, in_bytes[i]);
     for (size_t i = 0; i < n_out; i++)
-        if (misaligned(out[i]->data, out[i]->dtype)) total += round_up(out[i]->bytes);
+        if (copied(model, out[i])) total += padded(model, out[i]->bytes);
     arena *a = take_arena(model, total);
     if (!a)
         return graphc_fail(GRAPHC_ERROR_MEMORY, "`%s` needs %.1f MB for these inputs, which the system does not give",
                            t->info.name, (double)total * 1e-6);
-    char *memory = (char *)a + ALIGNMENT, *spare = memory + arena_end;
+    char *memory = (char *)a + ALIGNMENT, *spare = memory + padded(model, (size_t)arena_bytes);
+    if (model->debug) memset(memory, GUARD, total);
     for (size_t i = 0; i < n_in; i++) {
         in_data[i] = in[i]->data;
-        if (!misaligned(in[i]->data, in[i]->dtype)) continue;
-        in_data[i] = memcpy(spare, in[i]->data, in_bytes[i]);
-        spare += round_up(in_bytes[i]);
+        if (!copied(model, in[i])) continue;
+        in_data[i] = spare;
+        if (in_bytes[i]) memcpy(spare, in[i]->data, in_bytes[i]);
+        spare += padded(model, in_bytes[i]);
     }
     for (size_t i = 0; i < n_out; i++) {
         out_data[i] = out[i]->data;
-        if (!misaligned(out[i]->data, out[i]->dtype)) continue;
+        if (!copied(model, out[i])) continue;
         out_data[i] = spare;
-        spare += round_up(out[i]->bytes);
+        spare += padded(model, out[i]->bytes);
     }
     status = call(model, in_data, memory, out_data, dims, seconds);
-    for (size_t i = 0; i < n_out; i++)
-        if (out_data[i] != out[i]->data) memcpy(out[i]->data, out_data[i], out[i]->bytes);
+    if (model->debug && !status) status = check_guard(model, "the arena", memory, (size_t)arena_bytes);
+    for (size_t i = 0; i < n_in && model->debug && !status; i++) {
+        status = check_guard(model, t->info.inputs[i].name, in_data[i], in_bytes[i]);
+        if (!status && in_bytes[i] && memcmp(in_data[i], in[i]->data, in_bytes[i]))
+            status = graphc_fail(GRAPHC_ERROR_INTERNAL, "a kernel wrote to input `%s`", t->info.inputs[i].name);
+    }
+    for (size_t i = 0; i < n_out; i++) {
+        if (model->debug && !status)
+            status = check_guard(model, t->info.outputs[i].name, out_data[i], out[i]->bytes);
+        if (out_data[i] != out[i]->data && out[i]->bytes) memcpy(out[i]->data, out_data[i], out[i]->bytes);
+    }
     keep_arena(model, a);
     return status;
 }
