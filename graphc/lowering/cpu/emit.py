@@ -26,6 +26,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from graphc.ir.dim import Dim, floordiv
+
 __all__ = [
     "Expr",
     "Extent",
@@ -191,6 +193,8 @@ def product(extents: Sequence[Extent]) -> Extent:
 
 def _truncdiv(a: Extent, b: Extent) -> Extent:
     x, y = static(a), static(b)
+    if isinstance(a, Dim) or isinstance(b, Dim):  # before there is code: sizes of scratch memory
+        return floordiv(a, b)
     return x // y if x is not None and y is not None else _t().truncdiv(i64(a), i64(b))
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Packing:
     """How a build-time operand is laid out for a kernel: `pack(array)`; equal `name`s mean equal layouts."""
 
@@ -24,11 +24,27 @@ class Packing:
     pack: Callable[[Array], Array]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Kernel:
     """A selected kernel. `emit(io)` writes its loops into the open kernel frame."""
 
     family: str
     emit: Callable[[KernelIO], None]
-    scratch: DimLike = 0
+    scratch: DimLike = 0  # bytes
+    scratch_dtype: str = "uint8"  # how the family sees them
     packing: Mapping[int, Packing] = field(default_factory=dict)
+
+
+def dim_expr(dim: DimLike, env: Mapping[str, Any]) -> Any:
+    """A dimension as an int, or as an int64 expression over the variables of its named dims."""
+    if isinstance(dim, int):
+        return dim
+    from tvm.script.ir_builder import tirx as t
+
+    return dim.fold(
+        lambda name: env[name],
+        t.int64,
+        lambda a, b: a + b,
+        lambda a, b: a * b,
+        t.floordiv,
+    )

@@ -7,18 +7,17 @@ caller wants a profile.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graphc.ir.dim import DimLike
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph
 from graphc.ir.types import TensorType
 from graphc.lowering.cpu.emit import View, call_symbol, i64, kernel, when
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.io import FAULT_WORDS, KernelIO
-from graphc.lowering.cpu.kernel import Kernel
+from graphc.lowering.cpu.kernel import Kernel, dim_expr
 from graphc.lowering.cpu.trace import checked_nodes
 from graphc.lowering.plan import Call, Place
 from graphc.ops import Fusion
@@ -26,7 +25,7 @@ from graphc.ops import Fusion
 MAIN = "graphc_main"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Function:
     """One compiled kernel: `symbol(operands..., results..., scratch?, fault?, dims..., fault id?)`.
 
@@ -67,7 +66,7 @@ def emit_function(function: Function, target: CpuTarget) -> Any:
     pointers = {f"a{i}": _dtype(t.dtype) for i, t in enumerate(types)}
     pointers |= {f"r{i}": _dtype(outputs[i].dtype) for i in function.own_results}
     if function.has_scratch:
-        pointers["scratch"] = "uint8"
+        pointers["scratch"] = function.kernel.scratch_dtype
     if function.has_fault:
         pointers["fault"] = "int64"
     dims = [*function.dims, *(["fault_base"] if function.has_fault else [])]
@@ -88,9 +87,7 @@ def emit_function(function: Function, target: CpuTarget) -> Any:
             env,
             fault=k.view("fault", (FAULT_WORDS,)) if function.has_fault else None,
             fault_base=k.dim("fault_base") if function.has_fault else 0,
-            scratch=k.view("scratch", (dim_expr(function.kernel.scratch, env),))
-            if function.has_scratch
-            else None,
+            scratch=k.view("scratch", (1,)) if function.has_scratch else None,
             in_place=function.in_place,
         )
         function.kernel.emit(io)
@@ -168,18 +165,3 @@ def emit_main(
     main = builder.get()
     body = tx.SeqStmt([main.body, tx.Return(tx.const(0, "int32"))])
     return tx.PrimFunc(main.params, body, tvm.ir.PrimType("int32"), main.attrs)
-
-
-def dim_expr(dim: DimLike, env: Mapping[str, Any]) -> Any:
-    """A dimension as an int, or as an int64 expression over the variables of its named dims."""
-    if isinstance(dim, int):
-        return dim
-    from tvm.script.ir_builder import tirx as t
-
-    return dim.fold(
-        lambda name: env[name],
-        i64,
-        lambda a, b: a + b,
-        lambda a, b: a * b,
-        t.floordiv,
-    )

@@ -1,0 +1,30 @@
+"""Which family takes a fusion: the first in a fixed order that accepts it; the generic loop nest takes anything."""
+
+from __future__ import annotations
+
+from graphc.ir.graph import Node
+from graphc.ir.op import Pattern
+from graphc.lowering.cpu.features import CpuTarget
+from graphc.lowering.cpu.kernel import Kernel
+from graphc.lowering.cpu.products import select_product
+from graphc.ops import DotGeneral, Fusion
+
+_ROOTS = (Pattern.CONTRACT, Pattern.WINDOW)
+
+
+def select(fusion: Fusion, static: frozenset[int], target: CpuTarget) -> Kernel:
+    """The kernel for a fusion; `static` are the operand slots known when the module is built."""
+    root = root_of(fusion)
+    if root is not None and isinstance(root.op, DotGeneral):
+        kernel = select_product(fusion, root, static, target)
+        if kernel is not None:
+            return kernel
+    raise ValueError(f"no kernel family takes {fusion.kind}")
+
+
+def root_of(fusion: Fusion) -> Node | None:
+    """The contraction or window a fusion is built around, if any."""
+    for node in fusion.body.nodes:
+        if node.op.pattern in _ROOTS:
+            return node
+    return None
