@@ -123,8 +123,8 @@ class _Formatter:
         return [line.rstrip() for line in render(doc, indent, WIDTH).split("\n")]
 
     def _headed(self, head: Doc, body: ast.Body, since: int, indent: int) -> list[str]:
-        """``head { ... }``; a head of several lines is indented twice to stand off the body."""
-        lines = self._render((Indent(head), " {"), indent)
+        """``head { ... }``."""
+        lines = self._render((head, " {"), indent)
         first, *rest = self._body(body, since, indent)
         lines[-1] = lines[-1].removesuffix("{") + first
         return lines + rest
@@ -156,7 +156,8 @@ class _Formatter:
         lines: list[str] = []
         since = node.span.start
         for branch in node.branches:
-            head = ("if ", self._layout.expr(branch.test, CONDITIONAL))
+            # Further lines of a condition are indented twice, to stand off the body.
+            head = ("if ", Indent(self._layout.expr(branch.test, CONDITIONAL)))
             if lines:
                 first, *rest = self._headed(("else ", head), branch.body, since, indent)
                 lines[-1] += " " + first
