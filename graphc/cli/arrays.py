@@ -5,6 +5,7 @@ Never pickles; and sizes are checked before memory is taken.
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -100,10 +101,9 @@ def _read(file: BinaryIO, size: int, name: str) -> Array:
         raise ArrayFileError(f"{name} is no .npy file: {e}") from e
     if dtype.hasobject or dtype.fields is not None:
         raise ArrayFileError(f"{name} holds Python objects or records, not a plain array")
-    count = 1
-    for dim in shape:
-        count *= dim
-    nbytes = count * dtype.itemsize
+    if any(dim < 0 for dim in shape):
+        raise ArrayFileError(f"{name} is no .npy file: a negative size")
+    nbytes = math.prod(shape) * dtype.itemsize
     if nbytes > MAX_BYTES:
         raise ArrayFileError(f"{name} is larger than {MAX_BYTES >> 30} GiB")
     if nbytes > size:
@@ -132,12 +132,17 @@ def write_outputs(path: Path, outputs: Mapping[str, Array]) -> None:
     }
     try:
         if path.suffix.lower() == ".npz":
-            with open(path, "wb") as file:
-                np.savez(file, **cast(Any, plain))
+            with zipfile.ZipFile(path, "w") as archive:
+                for name, array in plain.items():
+                    entry = zipfile.ZipInfo(
+                        f"{name}.npy"
+                    )  # without a date: same outputs, same bytes
+                    with archive.open(entry, "w", force_zip64=True) as member:
+                        np.lib.format.write_array(member, array, allow_pickle=False)
         else:
-            (array,) = plain.values()
+            (only,) = plain.values()
             with open(path, "wb") as file:
-                np.save(file, array, allow_pickle=False)
+                np.save(file, only, allow_pickle=False)
     except OSError as e:
         raise ArrayFileError(f"cannot write {path}: {e.strerror or e}") from e
 
