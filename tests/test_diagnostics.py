@@ -23,7 +23,7 @@ from graphc.diagnostics import (
 from graphc.source import Source, Span
 from tests.golden import check_golden
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parent / "rendered"
 
 LENET = Source(
     "lenet.nn",
