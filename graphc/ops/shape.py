@@ -294,6 +294,11 @@ class Slice(Shaping):
     limit: Shape
     strides: tuple[int, ...]
 
+    @property
+    def replicated(self) -> bool:
+        """Always: it is another way to read what is there."""
+        return True
+
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
         """ceil((limit - start) / stride) elements per dimension. Raises OpError E0207 or E0213."""
         (x,) = operands

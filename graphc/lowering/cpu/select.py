@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from graphc.ir.graph import Node
 from graphc.ir.op import Pattern
+from graphc.lowering.cpu import map, reduce
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.kernel import Kernel
 from graphc.lowering.cpu.products import select_product
@@ -19,6 +22,9 @@ def select(fusion: Fusion, static: frozenset[int], target: CpuTarget) -> Kernel:
         kernel = select_product(fusion, root, static, target)
         if kernel is not None:
             return kernel
+    for name, family in (("map", map), ("reduce", reduce)):
+        if family.accepts(fusion, target):
+            return Kernel(name, partial(family.emit, fusion, target))
     raise ValueError(f"no kernel family takes {fusion.kind}")
 
 
