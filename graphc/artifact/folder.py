@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,7 +46,23 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
             raise
         raise _failed(target, error) from error
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        _remove(fresh)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copies bytes and permissions. (Importing shutil takes longer than opening a small module.)"""
+    with open(source, "rb") as reader, open(target, "wb") as writer:
+        while chunk := reader.read(1 << 20):
+            writer.write(chunk)
+    target.chmod(source.stat().st_mode)
+
+
+def _remove(folder: Path) -> None:
+    """Removes what is left of a folder of plain files, as far as it can."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
 
 
 def _failed(target: str | os.PathLike[str], error: OSError) -> ModuleFileError:
@@ -111,10 +126,7 @@ def _put_in_place(fresh: Path, final: Path, old_files: set[str]) -> None:
 
 def _exchange(a: Path, b: Path) -> None:
     """Swaps two folders, atomically where the kernel and the file system can."""
-    rename = getattr(ctypes.CDLL(None), "renameat2", None)
-    if rename and not rename(
-        _AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE
-    ):
+    if _renameat2(a, b):
         return
     aside = a.with_name(a.name + ".old")
     os.rename(b, aside)
@@ -124,3 +136,14 @@ def _exchange(a: Path, b: Path) -> None:
         os.rename(aside, b)
         raise
     os.rename(aside, a)
+
+
+def _renameat2(a: Path, b: Path) -> bool:
+    """The system call that swaps two names; False where it does not exist or the file system
+    refuses.
+    """
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    if rename is None:
+        return False
+    names = (_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b))
+    return bool(rename(*names, _RENAME_EXCHANGE) == 0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import difflib
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from graphc.artifact import capi, expr, manifest
 from graphc.artifact.arrays import Array, address, as_input, check_output, numpy_dtype
 from graphc.artifact.errors import ModuleClosedError, ModuleFileError, ModuleInputError
-from graphc.artifact.folder import replacing
+from graphc.artifact.folder import copy_file, replacing
 
 _MAX_PLANS = 64  # remembered combinations of input shapes
 
@@ -212,7 +211,7 @@ class Module:
         with replacing(target) as folder:
             for name in (*self._manifest.files, manifest.NAME):
                 if (self.path / name).exists():
-                    shutil.copy(self.path / name, folder / name)
+                    copy_file(self.path / name, folder / name)
         return target
 
     def close(self) -> None:

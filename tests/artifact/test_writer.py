@@ -22,6 +22,7 @@ from graphc.artifact import (
     ModuleSpecError,
     compiler,
 )
+from graphc.artifact import folder as artifact_folder
 from graphc.artifact import open as open_module
 from graphc.artifact.spec import ModuleSpec, Port, WeightSpec
 from graphc.artifact.writer import write
@@ -219,3 +220,15 @@ def test_unicode_names_and_scalars(build: Build) -> None:
     assert result == 2.5
     with pytest.raises(ModuleError, match="größe"):
         module.run({"größe": [1.0]})
+
+
+def test_folders_are_swapped_without_renameat2(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = build(linear_spec(), LINEAR)
+    (folder / "notes").write_text("mine")
+    monkeypatch.setattr(artifact_folder, "_renameat2", lambda a, b: False)
+    build(linear_spec(graph_text="new"), LINEAR)
+    assert (folder / "graph.txt").read_text() == "new"
+    assert (folder / "notes").read_text() == "mine"
+    assert os.listdir(folder.parent) == [folder.name]
