@@ -45,6 +45,7 @@ __all__ = [
     "ceil_div",
     "const",
     "dtype_of",
+    "floor_div",
     "fold_lanes",
     "fused_loop",
     "i64",
@@ -167,7 +168,7 @@ def shuffle(vectors: Sequence[Expr], lanes: Sequence[int]) -> Expr:
 def ceil_div(extent: Extent, size: int) -> Extent:
     """``extent / size`` rounded up, for a non-negative extent."""
     known = static(extent)
-    return -(-known // size) if known is not None else _truncdiv(extent + (size - 1), size)
+    return -(-known // size) if known is not None else floor_div(extent + (size - 1), size)
 
 
 def remainder(extent: Extent, size: int) -> Extent:
@@ -191,7 +192,8 @@ def product(extents: Sequence[Extent]) -> Extent:
     return result
 
 
-def _truncdiv(a: Extent, b: Extent) -> Extent:
+def floor_div(a: Extent, b: Extent) -> Extent:
+    """``a // b`` of non-negative extents."""
     x, y = static(a), static(b)
     if isinstance(a, Dim) or isinstance(b, Dim):  # before there is code: sizes of scratch memory
         return floordiv(a, b)
@@ -343,7 +345,7 @@ def fused_loop(
                 indices.append(0)
                 continue
             indices.append(bind(_t().truncmod(i64(rest), i64(extent))))
-            rest = bind(_truncdiv(rest, extent))
+            rest = bind(floor_div(rest, extent))
         indices.append(rest if extents else 0)
         yield tuple(reversed(indices)) if extents else ()
 
@@ -402,7 +404,7 @@ def tiles(extent: Extent, size: int, body: Callable[[Extent, int], None]) -> Non
             with loop(count) as i:
                 body(start + i * tile, tile)
         return
-    with loop(_truncdiv(extent, size)) as i:
+    with loop(floor_div(extent, size)) as i:
         body(i * size, size)
     remainder_tiles(extent, size, body)
 

@@ -33,10 +33,8 @@ from graphc.lowering.cpu.emit import (
     i64,
     loop,
     minimum_extent,
-    near_equal_tiles,
     prefetch,
     product,
-    remainder_tiles,
     shuffle,
     splat,
     static,
@@ -53,6 +51,7 @@ from graphc.lowering.cpu.matmul_spec import (
     scratch_bytes,
     scratch_slots,
 )
+from graphc.lowering.cpu.tiling import RowTiles
 
 __all__ = [
     "MatmulSpec",
@@ -104,7 +103,7 @@ def _emit_in_place(spec: MatmulSpec, tile: MatmulTile, a: Operand, b: View, fini
     assert n is not None
     full, rest = divmod(n, tile.nr)
     panels = full + (1 if rest else 0)
-    rows = _RowTiles(spec.m, tile.mr)
+    rows = RowTiles(spec.m, tile.mr)
     chunks = ceil_div(rows.number, tile.row_tiles)
     nested = (chunks, panels) if tile.rows_first else (panels, chunks)
     with fused_loop((*spec.batch, *nested), parallel=tile.threads) as (*batch, first, second):
@@ -133,51 +132,6 @@ def _emit_in_place(spec: MatmulSpec, tile: MatmulTile, a: Operand, b: View, fini
             multiply(rest)
         else:
             branch(panel < i64(full), lambda: multiply(tile.nr), lambda: multiply(rest))
-
-
-class _RowTiles:
-    """The register tiles along M, numbered so that any run of them can be one task.
-
-    A static M gives near-equal tiles of two sizes; a symbolic one full tiles, and a last one for what
-    is left, which is cut by powers of two.
-    """
-
-    def __init__(self, m: Extent, mr: int) -> None:
-        self.m, self.mr = m, mr
-        self.number = ceil_div(m, mr)
-
-    def emit(self, chunk: Extent, per_chunk: int, body: Callable[[Extent, int], None]) -> None:
-        """Emits ``body(first row, rows)`` for the tiles of chunk number ``chunk``."""
-        known = static(self.number)
-        exact = known is not None and known % per_chunk == 0
-        with loop(per_chunk) as i:
-            number = chunk * per_chunk + i
-            if exact:
-                self._tile(number, body)
-            else:
-                with when(i64(number) < i64(self.number)):
-                    self._tile(number, body)
-
-    def _tile(self, number: Extent, body: Callable[[Extent, int], None]) -> None:
-        m = static(self.m)
-        if m is None:
-            full = self.m - (self.m % i64(self.mr))
-            branch(
-                i64(number) * self.mr < full,
-                lambda: body(number * self.mr, self.mr),
-                lambda: remainder_tiles(self.m, self.mr, body),
-            )
-            return
-        runs = near_equal_tiles(m, self.mr)
-        if len(runs) == 1:
-            body(number * runs[0][2], runs[0][2])
-            return
-        (_, larger, size), (start, _, smaller) = runs
-        branch(
-            i64(number) < i64(larger),
-            lambda: body(number * size, size),
-            lambda: body(start + (number - larger) * smaller, smaller),
-        )
 
 
 def _accumulate(
@@ -230,7 +184,7 @@ def _emit_copied(
     tasks = product((*spec.batch, panels))
     slots = scratch_slots(tasks)
     per_slot = ceil_div(tasks, slots)
-    rows = _RowTiles(spec.m, tile.mr)
+    rows = RowTiles(spec.m, tile.mr)
     with loop(slots, parallel=tile.threads) as slot, loop(per_slot) as i:
         flat = slot * per_slot + i
         with when(i64(flat) < i64(tasks)):
@@ -264,7 +218,7 @@ def _multiply_copied(
     copy: View,
     batch: Sequence[Extent],
     panel: Extent,
-    rows: _RowTiles,
+    rows: RowTiles,
     finish: Finish,
 ) -> None:
     """All rows of A against one copied panel."""

@@ -1,0 +1,85 @@
+"""Cutting an axis of rows into register tiles that tasks can share out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from graphc.lowering.cpu.emit import (
+    Extent,
+    bind,
+    branch,
+    ceil_div,
+    floor_div,
+    i64,
+    loop,
+    near_equal_tiles,
+    remainder,
+    static,
+    when,
+)
+
+__all__ = ["RowTiles"]
+
+
+class RowTiles:
+    """The register tiles along an axis, numbered so that any run of them can be one task.
+
+    A static extent gives near-equal tiles of two sizes. A symbolic one gives full tiles and a last
+    one for what is left, which is made of tiles of a third of the height and then of single rows:
+    few sizes, because each is compiled.
+
+    Attributes:
+        extent: rows in all.
+        height: rows of a full tile.
+        number: how many tiles there are.
+    """
+
+    def __init__(self, extent: Extent, height: int) -> None:
+        self.extent, self.height = extent, height
+        self.number = ceil_div(extent, height)
+
+    def emit(self, chunk: Extent, per_chunk: int, body: Callable[[Extent, int], None]) -> None:
+        """Emits ``body(first row, rows)`` for each of the ``per_chunk`` tiles of ``chunk``."""
+        known = static(self.number)
+        exact = known is not None and known % per_chunk == 0
+        with loop(per_chunk) as i:
+            number = chunk * per_chunk + i
+            if exact:
+                self._tile(number, body)
+            else:
+                with when(i64(number) < i64(self.number)):
+                    self._tile(number, body)
+
+    def _tile(self, number: Extent, body: Callable[[Extent, int], None]) -> None:
+        known = static(self.extent)
+        if known is None:
+            self._symbolic_tile(number, body)
+            return
+        runs = near_equal_tiles(known, self.height)
+        if len(runs) == 1:
+            body(number * runs[0][2], runs[0][2])
+            return
+        (_, larger, size), (start, _, smaller) = runs
+        branch(
+            i64(number) < i64(larger),
+            lambda: body(number * size, size),
+            lambda: body(start + (number - larger) * smaller, smaller),
+        )
+
+    def _symbolic_tile(self, number: Extent, body: Callable[[Extent, int], None]) -> None:
+        start = number * self.height
+        if self.height == 1:
+            body(start, 1)
+            return
+
+        def rest() -> None:
+            left = bind(i64(self.extent) - start)
+            part = max(1, self.height // 3)
+            with loop(floor_div(left, part)) as i:
+                body(start + i * part, part)
+            if part > 1:
+                single = bind(remainder(left, part))
+                with loop(single) as i:
+                    body(start + (left - single) + i, 1)
+
+        branch(i64(start) + self.height <= i64(self.extent), lambda: body(start, self.height), rest)
