@@ -1,0 +1,33 @@
+"""The built-in functions by name: what is written in lower case and owns no parameters.
+
+One file per kind. An implementation takes the graph builder, then its arguments; its Python signature is the
+signature that `.nn` files see, its docstring the documentation.
+"""
+
+from __future__ import annotations
+
+from graphc.frontend.functions import (
+    create,
+    elementwise,
+    initial,
+    linalg,
+    neural,
+    plain,
+    reduce,
+    shape,
+)
+from graphc.frontend.signature import Function
+
+__all__ = ["FUNCTIONS"]
+
+FUNCTIONS: dict[str, Function] = {
+    **plain.FUNCTIONS,
+    **elementwise.FUNCTIONS,
+    **reduce.FUNCTIONS,
+    **shape.FUNCTIONS,
+    **create.FUNCTIONS,
+    **linalg.FUNCTIONS,
+    **neural.FUNCTIONS,
+    **initial.FUNCTIONS,
+}
+"""Every built-in function, by the name `.nn` files use."""

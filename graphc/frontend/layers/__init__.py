@@ -1,0 +1,19 @@
+"""The built-in layers by name. One file per kind; `LAYERS` is the whole table."""
+
+from __future__ import annotations
+
+from graphc.frontend.layers import activation, attention, conv, linear, norm, pool, shape
+from graphc.frontend.layers.base import Layer, LayerClass, LayerContext
+
+__all__ = ["LAYERS", "Layer", "LayerClass", "LayerContext"]
+
+LAYERS: dict[str, LayerClass] = {
+    **linear.LAYERS,
+    **conv.LAYERS,
+    **pool.LAYERS,
+    **norm.LAYERS,
+    **attention.LAYERS,
+    **activation.LAYERS,
+    **shape.LAYERS,
+}
+"""Every built-in layer, by the name `.nn` files use."""

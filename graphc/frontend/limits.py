@@ -1,0 +1,66 @@
+"""What elaboration may cost. A file that asks for more gets a diagnostic, never a hang or an exhausted machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of one elaboration. The largest models of the zoo stay below a tenth of each."""
+
+    depth: int = 40  # blocks inside blocks
+    steps: int = 1_000_000  # expressions evaluated
+    iterations: int = 200_000  # loop bodies run
+    nodes: int = 40_000  # nodes in the graph
+    elements: int = 2**40  # elements of one tensor
+    parameters: int = 2**36  # elements of all parameters
+    length: int = 100_000  # elements of a list, characters of a string
+    integer: int = 2**63  # magnitude of an integer
+    dim_terms: int = 32  # terms of a dimension's polynomial
+    dim_degree: int = 12  # and its degree
+    files: int = 256  # files read for one model
+    file_bytes: int = 4 * 2**20  # bytes of one file
+
+
+class Exhausted(Exception):
+    """A limit is reached; carries the code and the message. Stops the elaboration as a whole."""
+
+    def __init__(self, code: str, message: str, help: str | None = None) -> None:
+        super().__init__(message)
+        self.code, self.message, self.help = code, message, help
+        self.reported = False
+
+
+class Budget:
+    """Counts work against the limits. Raises Exhausted when one is passed."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.steps = 0
+        self.iterations = 0
+
+    def step(self) -> None:
+        """One expression."""
+        self.steps += 1
+        if self.steps > self.limits.steps:
+            raise Exhausted(
+                "E0503",
+                f"building this model takes more than {self.limits.steps:,} steps",
+                "look for a loop or a block that expands too often",
+            )
+
+    def iteration(self) -> None:
+        """One run of a loop body."""
+        self.iterations += 1
+        if self.iterations > self.limits.iterations:
+            raise Exhausted(
+                "E0502",
+                f"the loops of this model run more than {self.limits.iterations:,} times",
+                "`for` is unrolled while the graph is built; a loop at run time is a `scan`",
+            )
+
+    def nodes(self, count: int) -> None:
+        """The size of the graph."""
+        if count > self.limits.nodes:
+            raise Exhausted("E0503", f"the graph has more than {self.limits.nodes:,} nodes")

@@ -1,0 +1,23 @@
+"""Fresh parameters from their initialisers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from graphc.frontend.initialisers import make
+from graphc.frontend.stages import ParameterInfo
+from graphc.ir.op import Array
+
+
+def initialise(parameters: Iterable[ParameterInfo], seed: int = 0) -> dict[str, Array]:
+    """An array for every parameter, by path: same seed, same values, on any machine.
+
+    Each parameter has a random stream of its own, seeded by its path, so that a change elsewhere in the model
+    changes nothing here.
+    """
+    arrays: dict[str, Array] = {}
+    for info in parameters:
+        shape = tuple(d for d in info.type.shape if isinstance(d, int))
+        values = make(info.init, shape, info.path, seed)
+        arrays[info.path] = values.astype(info.type.dtype.numpy, copy=False)
+    return arrays
