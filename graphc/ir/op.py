@@ -9,7 +9,7 @@ the class facts after it). No pass names ops in a list.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
@@ -182,6 +182,11 @@ class Op:
         """Attribute names and values, in field order."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
+    @property
+    def dim_names(self) -> frozenset[str]:
+        """Named dims that attributes depend on; those of body graphs are their own."""
+        return frozenset(_names(self.attributes().values()))
+
     def substitute(self: OpT, env: Mapping[str, DimLike]) -> OpT:
         """The op with named dims in its attributes replaced."""
         changes = {}
@@ -191,6 +196,14 @@ class Op:
             if new is not value:
                 changes[field.name] = new
         return dataclasses.replace(self, **changes) if changes else self
+
+
+def _names(values: Iterable[Any]) -> Iterator[str]:
+    for value in values:
+        if isinstance(value, Dim):
+            yield from value.names
+        elif isinstance(value, tuple):
+            yield from _names(value)
 
 
 def _substitute(value: Any, env: Mapping[str, DimLike]) -> Any:

@@ -6,10 +6,7 @@ named dims, names, and the bodies of regions, recursively. It is linear in the g
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
-
-from graphc.ir.dim import Dim, names_of
+from graphc.ir.dim import names_of
 from graphc.ir.graph import Graph, Node
 from graphc.ir.op import OpError
 from graphc.source import Span
@@ -117,19 +114,10 @@ def _types(graph: Graph, node: Node) -> None:
         raise _BrokenError(
             "types equal inferred types", f"recorded {recorded}, inferred {anew}", node
         )
-    shapes = [dim for type_ in node.types for dim in type_.shape]
-    for dim in (*shapes, *_dims(node.op.attributes().values())):
-        for name in names_of(dim):
-            if name not in graph.dims:
-                raise _BrokenError("named dims are declared", f"{name} is not", node)
-
-
-def _dims(values: Iterable[Any]) -> Iterator[Dim]:
-    for value in values:
-        if isinstance(value, Dim):
-            yield value
-        elif isinstance(value, tuple):
-            yield from _dims(value)
+    names = {name for t in node.types for dim in t.shape for name in names_of(dim)}
+    for name in sorted(names | node.op.dim_names):
+        if name not in graph.dims:
+            raise _BrokenError("named dims are declared", f"{name} is not", node)
 
 
 def _unique(invariant: str, nodes: tuple[Node, ...], attribute: str) -> None:

@@ -7,12 +7,8 @@ scalar and broadcast again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
 import numpy as np
 
-from graphc.ir.dim import Dim
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Array, Op, Pattern
 from graphc.ir.rewrite import Rewriter, rewrite
@@ -40,7 +36,7 @@ def _rule(r: Rewriter, node: Node, operands: tuple[Value, ...]) -> Value | None:
             if result is None:
                 return None
             return r(BroadcastInDim(node.types[0].shape, ()), r(Constant.of(result)))
-    if has_named_dims(op) or not all(isinstance(r.node_of(v).op, Constant) for v in operands):
+    if op.dim_names or not all(isinstance(r.node_of(v).op, Constant) for v in operands):
         return None
     # A source such as iota is worth a literal only if it is one number.
     limit = MAX_FOLDED_ELEMENTS if operands else 1
@@ -73,12 +69,3 @@ def _scalar(r: Rewriter, value: Value) -> Array | None:
     if isinstance(node.op, BroadcastInDim):
         node = r.node_of(node.operands[0])
     return node.op.array if isinstance(node.op, Constant) and node.types[0].rank == 0 else None
-
-
-def has_named_dims(op: Op) -> bool:
-    """True when an attribute of the op depends on a named dim."""
-
-    def named(values: Iterable[Any]) -> bool:
-        return any(isinstance(v, Dim) or (isinstance(v, tuple) and named(v)) for v in values)
-
-    return named(op.attributes().values())

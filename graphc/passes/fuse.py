@@ -17,9 +17,10 @@ Replicated ops (broadcasts, iota, scalar literals) belong to no group: each read
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from graphc.ir.dim import names_of
 from graphc.ir.graph import Graph, GraphBuilder, Node, Value
 from graphc.ir.op import Pattern
 from graphc.ops import Fusion, Input
@@ -238,7 +239,7 @@ class _Fuser:
             return inner[value]
 
         results = [(f"out{i}", place(v)) for i, v in enumerate(end.values)]
-        used = _used_dims(body, results)
+        used = _used_dims(body)
         body.dims = {n: d for n, d in body.dims.items() if n in used}
         op = Fusion(lead.op.name if group.root is not None else "map", body.build(results))
         with b.at(lead.scope, lead.span):
@@ -259,7 +260,7 @@ class _Fuser:
                 t = b.type_of(value)
                 copy = GraphBuilder("copy", self.graph.dims)
                 x = copy(Input("arg0", t.dtype, t.shape))
-                used = _used_dims(copy, [("out0", x)])
+                used = _used_dims(copy)
                 copy.dims = {n: d for n, d in copy.dims.items() if n in used}
                 value = origin = b(Fusion("map", copy.build([("out0", x)])), value)
             written.add(origin)
@@ -267,16 +268,13 @@ class _Fuser:
         return result
 
 
-def _used_dims(b: GraphBuilder, outputs: Iterable[tuple[str, Value]]) -> set[str]:
-    del outputs
-    return {
-        name
-        for node in b.nodes
-        for t in node.types
-        for dim in t.shape
-        if not isinstance(dim, int)
-        for name in dim.names
-    }
+def _used_dims(b: GraphBuilder) -> set[str]:
+    """Named dims in types and attributes."""
+    names: set[str] = set()
+    for node in b.nodes:
+        names.update(node.op.dim_names)
+        names.update(name for t in node.types for dim in t.shape for name in names_of(dim))
+    return names
 
 
 def fuse(graph: Graph) -> Graph:
