@@ -139,6 +139,15 @@ def settle(value: DimLike, lane: str, lanes: int) -> DimLike:
     return result
 
 
+def replaced(condition: Condition, env: Mapping[str, DimLike]) -> bool | Condition:
+    """A condition with symbols replaced."""
+    result: bool | Condition = True
+    for test in condition.tests:
+        value = substitute(test.value, env)
+        result = both(result, compare(test.relation, value, 0))
+    return result
+
+
 def flatten(index: Sequence[DimLike], shape: Sequence[DimLike]) -> DimLike:
     """The row-major position of `index` in a dense tensor of `shape`."""
     position: DimLike = 0
@@ -179,6 +188,15 @@ class Space:
         if low is not None and high is not None:
             self._ranges[name] = (low, high)
         return Dim.symbol(name)
+
+    def extent(self, name: str) -> DimLike:
+        """The number of steps of a loop variable that starts at 0. Raises KeyError for other symbols."""
+        return self._ranges[name][1] + 1
+
+    def span(self, value: DimLike) -> tuple[DimLike | None, DimLike | None]:
+        """Integer bounds of a value; None where there is none."""
+        low, high = interval(value, self._bounds)
+        return None if math.isinf(low) else int(low), None if math.isinf(high) else int(high)
 
     @contextmanager
     def assuming(self, condition: Condition, truth: bool = True) -> Iterator[None]:
@@ -230,7 +248,7 @@ class Space:
         """The truth of a condition where it is certain, else None."""
         if isinstance(condition, bool):
             return condition
-        if condition in self._refuted:
+        if any(set(known.tests) <= set(condition.tests) for known in self._refuted):
             return False
         verdicts = [self._decide(t) for t in condition.tests]
         if any(v is False for v in verdicts):
