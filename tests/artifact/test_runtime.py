@@ -290,17 +290,20 @@ def test_a_forked_child_goes_on(linear_folder: Path) -> None:
 
 
 def test_opening_and_closing_leaves_no_threads_behind(linear_folder: Path) -> None:
-    def native_threads() -> int:
-        return len(list(Path("/proc/self/task").iterdir()))
+    def workers() -> int:
+        names = [(task / "comm").read_text() for task in Path("/proc/self/task").iterdir()]
+        return names.count("graphc\n")
 
-    gc.collect()
-    before = native_threads()
+    gc.collect()  # modules of other tests
+    before = workers()
     for _ in range(10):
         with open_module(linear_folder, threads=3) as module:
+            assert workers() == before  # they start with the first parallel loop
             module(x=np.ones((4, 4), np.float32))
-            assert native_threads() == before + 2
+            module(x=np.ones((4, 4), np.float32))
+            assert workers() == before + 2
     gc.collect()
-    assert native_threads() == before
+    assert workers() == before
 
 
 # Does what byte 0 of the input says, once right and else wrong.

@@ -89,6 +89,7 @@ static void run_tasks(graphc_pool *pool, int index) {
 static void *work(void *argument) {
     worker *self = argument;
     graphc_pool *pool = self->pool;
+    pthread_setname_np(pthread_self(), "graphc");
     for (unsigned seen = 0;; seen++) {
         if (!spin(pool, job_ready, seen)) {
             pthread_mutex_lock(&pool->lock);
