@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from graphc.ir.dtype import DType
@@ -47,7 +48,7 @@ class Function:
         """Whether the kernel asked for scratch memory."""
         return self.kernel.scratch != 0
 
-    @property
+    @cached_property
     def has_fault(self) -> bool:
         """Whether the kernel checks indices at run time."""
         return bool(checked_nodes(self.fusion.body))

@@ -81,7 +81,7 @@ def _packed_strides(
     for j in reversed(columns):
         strides[j], step = step, step * rhs.shape[j]
     step = n_total
-    for j in reversed(op.rhs_contract):
+    for j in reversed(op.rhs_batch + op.rhs_contract):
         strides[j], step = step, step * rhs.shape[j]
     return tuple(strides)
 
