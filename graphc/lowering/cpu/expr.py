@@ -157,7 +157,15 @@ class TirEmitter(SymbolicEmitter):
         widths: Sequence[int],
         body: Callable[[DimLike, int], None],
     ) -> None:
-        """Covers `extent` elements from `start` on by vectors: `body(index, lanes)` emits one.
+        """Covers `extent` elements from `start` on by vectors: `body(index, lanes)` emits one."""
+        for first, width in self.stretches(start, extent, widths):
+            with self.vector(width) as lane:
+                body(first + lane, width)
+
+    def stretches(
+        self, start: DimLike, extent: DimLike, widths: Sequence[int]
+    ) -> Iterator[tuple[DimLike, int]]:
+        """Cuts a loop into stretches of known width: yields each one's first index, inside its loop.
 
         `widths` fall; as many of each as fit are taken in turn, and the last one must divide what
         the others leave. Nothing beyond the extent is touched.
@@ -168,8 +176,7 @@ class TirEmitter(SymbolicEmitter):
             if count == 0:
                 continue
             with self.serial(count) as i, self._within(extent - done - i * width - width):
-                with self.vector(width) as lane:
-                    body(start + done + i * width + lane, width)
+                yield start + done + i * width, width
             done = done + count * width
 
     @contextmanager
@@ -194,6 +201,11 @@ class TirEmitter(SymbolicEmitter):
                 yield k
             finally:
                 self.lanes, self.env[self._lane], self._picked = lanes, ramp, None
+
+    @property
+    def lane(self) -> DimLike:
+        """The element of the current vector, as an index; 0 outside of `vector`."""
+        return 0 if self._lane is None else Dim.symbol(self._lane)
 
     def _usable(self, result: Expr) -> bool:
         if self._picked is None or isinstance(result, (bool, int, Dim, Condition)):

@@ -70,10 +70,11 @@ class Nest:
             emit_turned(self)
             return
         if plan.vector is not None and plan.vector in plan.outer:
-            self._stretches(plan.widths[0], self._columns)
+            self.stretches(plan.vector, plan.widths[0], self._columns)
         elif self._shares_last():
+            assert plan.vector is not None
             wide = plan.widths[0]
-            self._stretches(max(wide, _STRETCH // wide * wide), self._inner_stretch)
+            self.stretches(plan.vector, max(wide, _STRETCH // wide * wide), self._inner_stretch)
         else:
             with self.outer(plan.outer):
                 self._inside(lambda: self._inner(plan.inner))
@@ -106,14 +107,15 @@ class Nest:
         known = static(i)
         return known if known is not None else self.e.bound(i, 0, size - 1)
 
-    def _stretches(self, stretch: int, body: Callable[[DimLike, DimLike], None]) -> None:
-        """Shares the vectorised loop out in stretches: `body(first, elements)` emits one."""
+    def stretches(
+        self, loop: int, stretch: int, body: Callable[[DimLike, DimLike], None]
+    ) -> None:
+        """Shares a loop out in stretches, with all other outer ones: `body(first, steps)` emits one."""
         from tvm.script.ir_builder import tirx as t
 
         plan, e = self.plan, self.e
-        assert plan.vector is not None
-        size = plan.axes.sizes[plan.vector]
-        others = [g for g in plan.outer if g != plan.vector]
+        size = plan.axes.sizes[loop]
+        others = [g for g in plan.outer if g not in (loop, plan.vector)]
         if isinstance(size, int):
             stretch = min(stretch, size)
         whole = size // stretch

@@ -61,6 +61,7 @@ class Schedule:
         turned: a loop along which operands are contiguous while they are not along `vector`:
             a transposition, to be done tile by tile.
         widths: vector widths for the vectorised loop, falling.
+        lanes: elements of one register.
         parallel: whether the work is worth threads.
         row: whether reductions are hoisted out of `inner`.
     """
@@ -74,6 +75,7 @@ class Schedule:
     vector: int | None
     turned: int | None
     widths: tuple[int, ...]
+    lanes: int
     parallel: bool
     row: bool
 
@@ -89,9 +91,10 @@ def schedule(body: Graph, outputs: Sequence[Value], target: CpuTarget) -> Schedu
         space, trace, symbols = _watch(body, outputs, axes)
     outer, inner, row = _split(trace, symbols)
     vector, turned = _vector(axes, trace, symbols, row)
-    if not row and vector is None:
+    if turned is not None or (not row and vector is None):
         outer, inner = tuple(range(len(symbols))), ()
     heavy = any(n.op.expensive for n in body.nodes)
+    lanes = _lanes(body, outputs, target)
     return Schedule(
         axes,
         symbols,
@@ -101,7 +104,8 @@ def schedule(body: Graph, outputs: Sequence[Value], target: CpuTarget) -> Schedu
         inner,
         vector,
         turned,
-        _widths(body, outputs, target, heavy, axes.sizes[vector] if vector is not None else 1),
+        _widths(lanes, heavy, axes.sizes[vector] if vector is not None else 1),
+        lanes,
         _parallel(body),
         row,
     )
@@ -198,18 +202,19 @@ def _tests(trace: Trace, symbol: str) -> bool:
     return any(symbol in trace.depends(c.names) for c in trace.conditions)
 
 
-def _widths(
-    body: Graph, outputs: Sequence[Value], target: CpuTarget, heavy: bool, extent: DimLike
-) -> tuple[int, ...]:
-    """Vector widths, from a few registers' worth down to scalars; those that a static extent needs."""
-    results = [body.type_of(v).dtype for v in outputs]
-    bytes = max(t.bytes for t in results)
+def _lanes(body: Graph, outputs: Sequence[Value], target: CpuTarget) -> int:
+    """Elements of one register: of the widest type that is computed with, or moved where none is."""
+    bytes = max(body.type_of(v).dtype.bytes for v in outputs)
     for node in body.nodes:
         for t in node.types:
             if t.dtype is not DType.I64 and node.op.pattern is not Pattern.SOURCE:
                 bytes = max(bytes, t.dtype.bytes)
     computes = any(n.op.pattern not in (Pattern.SOURCE, Pattern.INDEX) for n in body.nodes)
-    lanes = target.vector_bits // 8 // (max(bytes, 4) if computes else bytes)
+    return target.vector_bits // 8 // (max(bytes, 4) if computes else bytes)
+
+
+def _widths(lanes: int, heavy: bool, extent: DimLike) -> tuple[int, ...]:
+    """Vector widths, from a few registers' worth down to scalars; those that a static extent needs."""
     ladder = [1 << p for p in reversed(range(lanes.bit_length()))]
     wide = lanes * (1 if heavy else 4)
     if not isinstance(extent, int):
