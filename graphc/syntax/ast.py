@@ -5,6 +5,8 @@ which differ only in layout have equal trees; use ``id(node)`` to key a table by
 
 Parentheses that only group leave no node. Sequences are tuples, identifiers are NFC-normalised,
 and an identifier that a diagnostic may want to point at is a :class:`Name` with its own span.
+
+One long file, because the nodes are one vocabulary that is read and searched as a whole.
 """
 
 from __future__ import annotations
