@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from graphc.frontend.limits import Limits
-from graphc.frontend.report import Reject
+from graphc.frontend.report import RejectError
 from graphc.frontend.values import describe, shown
 from graphc.ir.dim import Bounds, Dim, DimLike, floordiv, names_of, proves_ge, proves_ne
 
@@ -31,14 +32,16 @@ COMPARISONS: dict[str, str] = {
 
 
 def binary(op: str, x: Any, y: Any, limits: Limits) -> Any:
-    """`x op y`. Raises Reject E0512 (kinds), E0513 (no result), E0218 (dims), E0502 (too large)."""
+    """`x op y`. Raises RejectError E0512 (kinds), E0513 (no result), E0218 (dims), E0502 (too large)."""
     if _number(x) and _number(y):
         if isinstance(x, Dim) or isinstance(y, Dim):
             return _dims(op, x, y, limits)
         return _numbers(op, x, y, limits)
     if op == "+" and isinstance(x, str) and isinstance(y, str):
         return _short(x + y, limits)
-    if op == "+" and isinstance(x, (list, tuple)) and isinstance(y, type(x)):
+    if op == "+" and isinstance(x, list) and isinstance(y, list):
+        return _short(x + y, limits)
+    if op == "+" and isinstance(x, tuple) and isinstance(y, tuple):
         return _short(x + y, limits)
     if op == "*" and isinstance(x, int) and isinstance(y, (list, tuple)):
         x, y = y, x
@@ -46,7 +49,7 @@ def binary(op: str, x: Any, y: Any, limits: Limits) -> Any:
         if len(x) * max(0, y) > limits.length:
             raise _too_long(limits)
         return x * y
-    raise Reject(
+    raise RejectError(
         f"`{op}` does not work on {describe(x)} and {describe(y)}",
         code="E0512",
         label="cannot be combined",
@@ -63,19 +66,20 @@ def _short(value: Any, limits: Limits) -> Any:
     return value
 
 
-def _too_long(limits: Limits) -> Reject:
-    return Reject(f"this has more than {limits.length:,} elements", code="E0502")
+def _too_long(limits: Limits) -> RejectError:
+    return RejectError(f"this has more than {limits.length:,} elements", code="E0502")
 
 
 def _numbers(op: str, x: int | float, y: int | float, limits: Limits) -> int | float:
     try:
         if op == "**":
             return checked_integer(_power(x, y), limits)
-        return checked_integer(_PLAIN[op](x, y), limits)
+        result: int | float = _PLAIN[op](x, y)
+        return checked_integer(result, limits)
     except ZeroDivisionError:
-        raise Reject(f"{shown(x)} {op} {shown(y)} divides by zero", code="E0513") from None
+        raise RejectError(f"{shown(x)} {op} {shown(y)} divides by zero", code="E0513") from None
     except OverflowError:
-        raise Reject(f"{shown(x)} {op} {shown(y)} is too large", code="E0513") from None
+        raise RejectError(f"{shown(x)} {op} {shown(y)} is too large", code="E0513") from None
 
 
 def _power(x: int | float, y: int | float) -> int | float:
@@ -85,21 +89,21 @@ def _power(x: int | float, y: int | float) -> int | float:
             raise OverflowError
         return int(x**y)
     if isinstance(x, (int, float)) and x < 0 and float(y) != int(y):
-        raise Reject(f"{shown(x)} ** {shown(y)} is no real number", code="E0513")
-    return float(x) ** float(y)
+        raise RejectError(f"{shown(x)} ** {shown(y)} is no real number", code="E0513")
+    return math.pow(x, y)
 
 
 def checked_integer(value: int | float, limits: Limits) -> int | float:
-    """The value; raises Reject (E0513) for an integer that 64 bits cannot hold."""
+    """The value; raises RejectError (E0513) for an integer that 64 bits cannot hold."""
     if isinstance(value, int) and not -limits.integer <= value < limits.integer:
-        raise Reject("the result does not fit into 64 bits", code="E0513")
+        raise RejectError("the result does not fit into 64 bits", code="E0513")
     return value
 
 
 def _dims(op: str, x: DimLike | float, y: DimLike | float, limits: Limits) -> DimLike:
     if isinstance(x, float) or isinstance(y, float):
         dim = x if isinstance(x, Dim) else y
-        raise Reject(
+        raise RejectError(
             f"`{dim}` is only known at run time, so `{x} {op} {y}` is no number yet",
             code="E0216",
             help=fix_help(dim),
@@ -109,11 +113,11 @@ def _dims(op: str, x: DimLike | float, y: DimLike | float, limits: Limits) -> Di
         result = _PLAIN[op](x, y)
     elif op in ("//", "%", "/"):
         if y == 0:
-            raise Reject(f"{x} {op} 0 divides by zero", code="E0513")
+            raise RejectError(f"{x} {op} 0 divides by zero", code="E0513")
         quotient = floordiv(x, y)
         if op == "/":
             if quotient * y != x:
-                raise Reject(
+                raise RejectError(
                     f"`{x}` may not divide by {y}",
                     code="E0219",
                     help=f"`{x} // {y}` rounds down; or fix the dim, {fix_help(x)}",
@@ -126,12 +130,12 @@ def _dims(op: str, x: DimLike | float, y: DimLike | float, limits: Limits) -> Di
         for _ in range(y):
             result = checked_dim(result * x, limits)
     else:
-        raise Reject(f"a dim has small integer powers only, not {shown(y)}", code="E0513")
+        raise RejectError(f"a dim has small integer powers only, not {shown(y)}", code="E0513")
     return checked_dim(result, limits)
 
 
 def checked_dim(dim: DimLike, limits: Limits) -> DimLike:
-    """The dim; raises Reject (E0513) for a polynomial that has grown out of hand."""
+    """The dim; raises RejectError (E0513) for a polynomial that has grown out of hand."""
     if isinstance(dim, int):
         checked_integer(dim, limits)
         return dim
@@ -142,7 +146,7 @@ def checked_dim(dim: DimLike, limits: Limits) -> DimLike:
         or any(abs(c) >= limits.integer for _, c in dim.terms)
         or len(str(dim)) > 40 * limits.dim_terms
     ):
-        raise Reject("this dimension has become too complicated", code="E0513")
+        raise RejectError("this dimension has become too complicated", code="E0513")
     return dim
 
 
@@ -153,7 +157,7 @@ def fix_help(dim: object) -> str:
 
 
 def compare(op: str, x: Any, y: Any, bounds: Mapping[str, Bounds]) -> bool:
-    """`x op y` of plain values. Raises Reject E0219 (not decided), E0512 (kinds)."""
+    """`x op y` of plain values. Raises RejectError E0219 (not decided), E0512 (kinds)."""
     if _number(x) and _number(y):
         if isinstance(x, Dim) or isinstance(y, Dim):
             return _decide(op, x, y, bounds)
@@ -163,7 +167,7 @@ def compare(op: str, x: Any, y: Any, bounds: Mapping[str, Bounds]) -> bool:
         return equal if op == "==" else not equal
     if isinstance(x, str) and isinstance(y, str):
         return bool(getattr(operator, COMPARISONS[op])(x, y))
-    raise Reject(
+    raise RejectError(
         f"`{op}` does not work on {describe(x)} and {describe(y)}",
         code="E0512",
         label="cannot be compared",
@@ -171,7 +175,7 @@ def compare(op: str, x: Any, y: Any, bounds: Mapping[str, Bounds]) -> bool:
 
 
 def _decide(op: str, x: Any, y: Any, bounds: Mapping[str, Bounds]) -> bool:
-    """A comparison that holds for all values of the dims, or for none. Raises Reject (E0219) otherwise."""
+    """A comparison that holds for all values of the dims, or for none. Raises RejectError (E0219) otherwise."""
     if isinstance(x, float):
         x = int(x) if x.is_integer() else x
     if isinstance(y, float):
@@ -191,7 +195,7 @@ def _decide(op: str, x: Any, y: Any, bounds: Mapping[str, Bounds]) -> bool:
                 return False
     dim = x if isinstance(x, Dim) else y
     name = names_of(dim)[0]
-    raise Reject(
+    raise RejectError(
         f"whether `{x} {op} {y}` depends on the dim `{name}`, which is only known at run time",
         code="E0219",
         label="cannot be decided while the graph is built",

@@ -7,9 +7,9 @@ from typing import Any
 
 from graphc.diagnostics import Frame as TraceFrame
 from graphc.frontend.layers.base import LayerClass
-from graphc.frontend.limits import Exhausted
+from graphc.frontend.limits import LimitError, Limits
 from graphc.frontend.names import unbound_dims
-from graphc.frontend.report import Failed
+from graphc.frontend.report import FailedError, Reporter
 from graphc.frontend.scope import Frame, assigned, constant_labels
 from graphc.frontend.shapes import Match, bind_names, check_rest
 from graphc.frontend.signature import Function, Parameter, Signature, assign
@@ -27,6 +27,7 @@ from graphc.frontend.values import (
     is_poisoned,
 )
 from graphc.ir.dim import Dim
+from graphc.ir.graph import GraphBuilder
 from graphc.source import Span
 from graphc.syntax import ast
 
@@ -64,6 +65,10 @@ def fits(kind: str, value: Any) -> bool:
 class Blocks(Statements):
     """Expands blocks."""
 
+    def __init__(self, b: GraphBuilder, report: Reporter, limits: Limits) -> None:
+        super().__init__(b, report, limits)
+        self._labels: dict[int, frozenset[str]] = {}
+
     def run_block(
         self,
         block: BlockDef,
@@ -73,14 +78,14 @@ class Blocks(Statements):
         inner: Frame,
         span: Span,
     ) -> Any:
-        """The value that a block returns for its inputs and arguments. Raises Failed."""
+        """The value that a block returns for its inputs and arguments. Raises FailedError."""
         node = block.node
         if isinstance(node, ast.Model):
             self.report.fail(
                 "E0308", f"`{node.name.id}` is a model; only blocks and layers can be used", span
             )
         if inner.depth > self.limits.depth:
-            raise Exhausted(
+            raise LimitError(
                 "E0501",
                 f"blocks are nested more than {self.limits.depth} deep",
                 "a block that uses itself needs an argument that ends the recursion",
@@ -99,7 +104,7 @@ class Blocks(Statements):
         bound, _ = assign(
             block_signature(node), what, arguments, span, self.report, given=tuple(given)
         )
-        inner.reserved = constant_labels(node.body)
+        inner.reserved = self._reserved(node.body)
         self._fill(node, {**given, **bound}, what, inner, span)
         self.report.trace.append(TraceFrame(f"while expanding `{block.name}`", span))
         try:
@@ -114,13 +119,19 @@ class Blocks(Statements):
                 help="end it with `return y`",
             )
         if value is None or is_poisoned(value.value):
-            raise Failed
+            raise FailedError
         return value.value
+
+    def _reserved(self, body: ast.Body) -> frozenset[str]:
+        key = id(body)
+        if key not in self._labels:
+            self._labels[key] = constant_labels(body)
+        return self._labels[key]
 
     def _fill(
         self, node: ast.Block, values: dict[str, Argument], what: str, inner: Frame, span: Span
     ) -> None:
-        """Checks the arguments of a block and gives its names their values. Raises Failed."""
+        """Checks the arguments of a block and gives its names their values. Raises FailedError."""
         failed = False
         matches: list[Match] = []
         for parameter in node.parameters:
@@ -129,7 +140,7 @@ class Blocks(Statements):
                 continue
             try:
                 match = self._fits(parameter, argument, what)
-            except Failed:
+            except FailedError:
                 failed = True
                 continue
             inner.env[parameter.name.id] = argument.value
@@ -139,10 +150,10 @@ class Blocks(Statements):
         for match in matches:
             try:
                 bind_names(match, inner, self.report, self.b.dims)
-            except Failed:
+            except FailedError:
                 failed = True
         if failed:
-            raise Failed
+            raise FailedError
         for parameter in node.parameters:
             if parameter.name.id not in values and parameter.default is not None:
                 value = self.value(parameter.default, inner)
@@ -160,7 +171,7 @@ class Blocks(Statements):
         name, value = parameter.name.id, argument.value
         optional = isinstance(parameter.default, ast.Nothing)
         if is_poisoned(value):
-            raise Failed
+            raise FailedError
         if value is None and optional:
             return None
         if isinstance(parameter.type, ast.TensorType):

@@ -10,9 +10,9 @@ from typing import Any
 from graphc.diagnostics import Diagnostic, DiagnosticError, nearest
 from graphc.frontend import names
 from graphc.frontend.blocks import WORDS, Blocks, fits
-from graphc.frontend.limits import Exhausted, Limits
+from graphc.frontend.limits import LimitError, Limits
 from graphc.frontend.modules import Loader, Module
-from graphc.frontend.report import Failed, Reporter
+from graphc.frontend.report import FailedError, Reporter
 from graphc.frontend.scope import Frame, constant_labels
 from graphc.frontend.settings import from_text
 from graphc.frontend.stages import LayerUse, ParameterInfo
@@ -96,9 +96,8 @@ def load(
     definition = _choose(module, model, report)
     elaborator = Elaborator(definition, module, report, limits, dict(dims or {}))
     elaborator.run(dict(settings or {}))
-    partial = elaborator.partial()
     if report.collector.errors:
-        raise ElaborationError(report.collector.diagnostics, partial)
+        raise ElaborationError(report.collector.diagnostics, elaborator.partial())
     return Elaborated(
         definition.name.id,
         elaborator.b.build(elaborator.outputs, prune=True),
@@ -172,7 +171,7 @@ class Elaborator(Blocks):
         try:
             self._settings(settings)
             self.body(self.definition.body, self.frame)
-        except Exhausted as limit:
+        except LimitError as limit:
             if not limit.reported:
                 self.report.error(limit.code, limit.message, self.here, help=limit.help)
             return
@@ -225,7 +224,7 @@ class Elaborator(Blocks):
             name = parameter.name.id
             try:
                 self.frame.env[name] = self._setting(parameter, settings)
-            except Failed:
+            except FailedError:
                 self.frame.env[name] = POISON
 
     def _setting(self, parameter: ast.Parameter, settings: Mapping[str, object]) -> Any:

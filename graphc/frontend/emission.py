@@ -1,14 +1,13 @@
-"""Emitting ops on behalf of the user's line: what an op rejects becomes a diagnostic there, with where operands come from."""
+"""Emitting ops for the user's line: what an op rejects becomes a diagnostic there, with where operands come from."""
 
 from __future__ import annotations
 
-from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from graphc.frontend.limits import Budget, Limits
 from graphc.frontend.provenance import Provenance, padding_help
-from graphc.frontend.report import Failed, Reject, Reporter
+from graphc.frontend.report import FailedError, RejectError, Reporter
 from graphc.frontend.scope import Frame
 from graphc.frontend.values import Argument, Tensor, tensors_in
 from graphc.ir.graph import GraphBuilder, Scope, Value
@@ -16,7 +15,7 @@ from graphc.ir.op import OpError
 from graphc.source import Span
 
 
-class Emission(ABC):
+class Emission:
     """The builder, the reporter and the budget of one elaboration."""
 
     def __init__(self, b: GraphBuilder, report: Reporter, limits: Limits) -> None:
@@ -32,7 +31,7 @@ class Emission(ABC):
         operands: Sequence[Value] = (),
         arguments: Mapping[str, Argument] | None = None,
     ) -> Any:
-        """Runs something that may reject its operands, and reports that at `span`. Raises Failed."""
+        """Runs something that may reject its operands, and reports that at `span`. Raises FailedError."""
         try:
             return run()
         except OpError as error:
@@ -44,11 +43,11 @@ class Emission(ABC):
         span: Span,
         operands: Sequence[Value],
         arguments: Mapping[str, Argument],
-    ) -> Failed:
+    ) -> FailedError:
         """Reports what an op, layer or function complains about, with the places its operands come from."""
-        label = error.label if isinstance(error, Reject) else ""
-        name = error.argument if isinstance(error, Reject) else None
-        place = arguments[name].span if name in arguments else span
+        label = error.label if isinstance(error, RejectError) else ""
+        name = error.argument if isinstance(error, RejectError) else None
+        place = arguments[name].span if name is not None and name in arguments else span
         related = [
             each
             for slot, value in enumerate(operands)
@@ -58,7 +57,7 @@ class Emission(ABC):
             if each[0] != place
         ]
         help = error.help
-        if isinstance(error, Reject) and error.wanted is not None and operands:
+        if isinstance(error, RejectError) and error.wanted is not None and operands:
             help = padding_help(self.b, operands[0], error.wanted) or help
         return self.report.error(
             error.code,
@@ -78,7 +77,7 @@ class Emission(ABC):
         arguments: Mapping[str, Argument] | None = None,
         scope: tuple[Scope, ...] | None = None,
     ) -> Any:
-        """Runs something that emits ops at `span`; its results as values of the language. Raises Failed."""
+        """Runs something that emits ops at `span`; its results as values of the language. Raises FailedError."""
         with self.b.at(frame.scope if scope is None else scope, span):
             result = self.guard(span, run, operands=inputs, arguments=arguments)
         result = self.wrap(result, span)

@@ -1,14 +1,14 @@
 """Expressions: what a piece of syntax is worth in a frame.
 
-An expression that fails has reported why and raises Failed. A name whose definition failed is poison: using it
-raises Failed without another report. Both sides of an operator and all arguments of a call are evaluated before any
-failure goes on, so that independent mistakes are found in one go.
+An expression that fails has reported why and raises FailedError. A name whose definition failed is poison: using it
+raises FailedError without another report. Both sides of an operator and all arguments of a call are evaluated before
+any failure goes on, so that independent mistakes are found in one go.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from graphc.diagnostics import nearest
@@ -17,7 +17,7 @@ from graphc.frontend.builtins import BUILTINS
 from graphc.frontend.emission import Emission
 from graphc.frontend.layers.base import LayerClass
 from graphc.frontend.names import undefined
-from graphc.frontend.report import Failed, Reject
+from graphc.frontend.report import FailedError, RejectError
 from graphc.frontend.scope import Frame
 from graphc.frontend.signature import Function, assign, converted
 from graphc.frontend.values import (
@@ -37,7 +37,7 @@ from graphc.frontend.values import (
 )
 from graphc.ir.dim import Dim, DimLike
 from graphc.ir.graph import GraphBuilder, Value
-from graphc.ops import FloorDivide, Power, Remainder, arith, functional
+from graphc.ops import FloorDivide, Negate, Remainder, arith, functional
 from graphc.source import Span
 from graphc.syntax import ast
 
@@ -68,22 +68,22 @@ class Expressions(Emission):
     # ---- Entry points -------------------------------------------------------------------------
 
     def evaluate(self, node: ast.Node, frame: Frame) -> Any:
-        """The value of an expression; poison only for a name that is poison. Raises Failed."""
+        """The value of an expression; poison only for a name that is poison. Raises FailedError."""
         self.budget.step()
         return _VISIT[type(node)](self, node, frame)
 
     def value(self, node: ast.Node, frame: Frame) -> Any:
-        """The value of an expression. Raises Failed also for poison."""
+        """The value of an expression. Raises FailedError also for poison."""
         value = self.evaluate(node, frame)
         if is_poisoned(value):
-            raise Failed
+            raise FailedError
         return value
 
     def attempt(self, node: ast.Node, frame: Frame) -> Any:
         """The value of an expression, or poison where it fails."""
         try:
             return self.evaluate(node, frame)
-        except Failed:
+        except FailedError:
             return POISON
 
     def condition(self, node: ast.Expr, frame: Frame) -> bool:
@@ -102,7 +102,7 @@ class Expressions(Emission):
         )
 
     def dim(self, node: ast.Expr, frame: Frame) -> DimLike:
-        """The value of an expression that is a dimension; `/` divides exactly here. Raises Failed."""
+        """The value of an expression that is a dimension; `/` divides exactly here. Raises FailedError."""
         if isinstance(node, ast.Binary) and node.op == "/":
             left, right = self.dim(node.left, frame), self.dim(node.right, frame)
             quotient = self.guard(
@@ -141,7 +141,7 @@ class Expressions(Emission):
             if node.id in table:
                 return table[node.id]
         undefined(self.report, node, [*frame.env, *frame.module.names, *BUILTINS])
-        raise Failed
+        raise FailedError
 
     def _literal(self, node: Any, frame: Frame) -> Any:
         return node.value
@@ -150,7 +150,7 @@ class Expressions(Emission):
         return None
 
     def text(self, node: ast.Interpolation, frame: Frame) -> str:
-        """A string with its values filled in. Raises Failed."""
+        """A string with its values filled in. Raises FailedError."""
         parts: list[str] = []
         for part in node.parts:
             if isinstance(part, str):
@@ -173,7 +173,7 @@ class Expressions(Emission):
         if isinstance(value, Tensor):
             if node.op == "+":
                 return value
-            run = lambda: functional.negate(self.b, value.value)  # noqa: E731
+            run = lambda: self.b(Negate(), value.value)  # noqa: E731
             return self.emit(frame, node.span, run, (value.value,))
         if isinstance(value, bool) or not isinstance(value, (int, float, Dim)):
             self.report.fail("E0512", f"`{node.op}` does not work on {describe(value)}", node.span)
@@ -182,7 +182,7 @@ class Expressions(Emission):
     def _binary(self, node: ast.Binary, frame: Frame) -> Any:
         left, right = self.attempt(node.left, frame), self.attempt(node.right, frame)
         if is_poisoned((left, right)):
-            raise Failed
+            raise FailedError
         if isinstance(left, Tensor) or isinstance(right, Tensor):
             return self._tensors(node, left, right, frame)
         if node.op == "@":
@@ -194,7 +194,7 @@ class Expressions(Emission):
         return self.guard(node.span, lambda: arithmetic.binary(node.op, left, right, self.limits))
 
     def _operand(self, value: Any, other: Any, node: ast.Node) -> Any:
-        """A tensor or plain number as an operand beside another one. Raises Failed (E0512)."""
+        """A tensor or plain number as an operand beside another one. Raises FailedError (E0512)."""
         if isinstance(value, Tensor):
             return value.value
         if isinstance(value, Dim):
@@ -212,7 +212,7 @@ class Expressions(Emission):
                 return arith.compare(self.b, arithmetic.COMPARISONS[node.op], x, y)
             if node.op == "@":
                 if not isinstance(x, Value) or not isinstance(y, Value):
-                    raise Reject("`@` multiplies two tensors; `*` scales one", code="E0512")
+                    raise RejectError("`@` multiplies two tensors; `*` scales one", code="E0512")
                 return functional.matmul(self.b, x, y)
             return _TENSOR[node.op](self.b, x, y)
 
@@ -222,7 +222,7 @@ class Expressions(Emission):
     def _compare(self, node: ast.Compare, frame: Frame) -> Any:
         left, right = self.attempt(node.left, frame), self.attempt(node.right, frame)
         if is_poisoned((left, right)):
-            raise Failed
+            raise FailedError
         if isinstance(left, Tensor) or isinstance(right, Tensor):
             if left is None or right is None:
                 return node.op == "!="  # `mask != none` asks whether an optional tensor is there
@@ -268,7 +268,7 @@ class Expressions(Emission):
         value = self.value(node.value, frame)
         items = [self._item(i, frame) for i in node.items]
         if is_poisoned(items):
-            raise Failed
+            raise FailedError
         if isinstance(value, Tensor):
             inputs = (value.value,)
             return self.emit(
@@ -278,9 +278,9 @@ class Expressions(Emission):
             self.report.fail("E0512", f"{describe(value)} has no elements to pick", node.span)
         (item, *rest) = items
         if isinstance(item, subscript.Range) and not rest:
-            parts = (item.start, item.stop, item.step)
-            if all(p is None or isinstance(p, int) for p in parts) and item.step != 0:
-                return value[slice(*parts)]
+            start, stop = item.start, item.stop
+            if not isinstance(start, Dim) and not isinstance(stop, Dim) and item.step != 0:
+                return value[slice(start, stop, item.step)]
         if rest or isinstance(item, bool) or not isinstance(item, int):
             self.report.fail(
                 "E0213", f"{describe(value)} takes one integer as subscript", node.span
@@ -333,7 +333,7 @@ class Expressions(Emission):
         callee = self.attempt(node.callee, frame)
         arguments = self.arguments(node, frame)
         if is_poisoned(callee):
-            raise Failed
+            raise FailedError
         if isinstance(callee, Function):
             return self.call_function(callee, arguments, frame, node.span)
         if isinstance(callee, (LayerClass, BlockDef)):
@@ -363,7 +363,7 @@ class Expressions(Emission):
     def call_function(
         self, function: Function, arguments: tuple[Argument, ...], frame: Frame, span: Span
     ) -> Any:
-        """Calls a built-in function. Raises Failed."""
+        """Calls a built-in function. Raises FailedError."""
         what = f"function {function.name}"
         bound, rest = assign(function.signature, what, arguments, span, self.report)
         values = converted(function.signature, what, bound, self.report)

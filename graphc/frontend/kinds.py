@@ -39,7 +39,7 @@ Number = int | float | Dim
 """A plain number; a named dim counts as one."""
 
 
-class Mismatch(Exception):
+class MismatchError(Exception):
     """A value does not fit; carries the diagnostic code, the message's tail and a suggestion."""
 
     def __init__(self, message: str, code: str = "E0404", help: str | None = None) -> None:
@@ -48,7 +48,7 @@ class Mismatch(Exception):
 
 
 def convert(value: Any, hint: Any) -> Any:
-    """The value as the hint wants it (lists become tuples, tensors graph values). Raises Mismatch."""
+    """The value as the hint wants it (lists become tuples, tensors graph values). Raises MismatchError."""
     found, result = _try(value, hint)
     if found:
         return result
@@ -92,9 +92,9 @@ def _try_tuple(value: Any, options: tuple[Any, ...]) -> tuple[bool, Any]:
     return all(found for found, _ in items), tuple(result for _, result in items)
 
 
-def _mismatch(value: Any, hint: Any) -> Mismatch:
+def _mismatch(value: Any, hint: Any) -> MismatchError:
     if isinstance(value, Dim) and int in _flat(hint):
-        return Mismatch(
+        return MismatchError(
             f"needs a fixed integer, and `{value}` is only known at run time",
             "E0216",
             "fix the dim when compiling, for example with `--dim "
@@ -107,12 +107,12 @@ def _mismatch(value: Any, hint: Any) -> Mismatch:
     if isinstance(value, str) and choices:
         near = nearest(value, choices)
         words = ", ".join(shown(c) for c in choices)
-        return Mismatch(
+        return MismatchError(
             f"is {shown(value)} and has to be one of {words}",
             "E0405",
             f"did you mean {shown(near)}?" if near else None,
         )
-    return Mismatch(f"has to be {words_of(hint)} and is {describe(value)}")
+    return MismatchError(f"has to be {words_of(hint)} and is {describe(value)}")
 
 
 def _flat(hint: Any) -> tuple[Any, ...]:
@@ -151,7 +151,8 @@ def spelled(hint: Any) -> str:
     if origin is Literal:
         return " | ".join(shown(c) for c in typing.get_args(hint))
     if origin is tuple:
-        parts = ["..." if h is Ellipsis else spelled(h) for h in typing.get_args(hint)]
+        options: tuple[Any, ...] = typing.get_args(hint)
+        parts = ["..." if h == ... else spelled(h) for h in options]
         return f"({', '.join(parts)})"
     names = {Value: "tensor", type(None): "none", Dim: "dim", DType: "dtype", Any: "any"}
     return names.get(hint, getattr(hint, "__name__", str(hint)))

@@ -23,7 +23,7 @@ class Limits:
     file_bytes: int = 4 * 2**20  # bytes of one file
 
 
-class Exhausted(Exception):
+class LimitError(Exception):
     """A limit is reached; carries the code and the message. Stops the elaboration as a whole."""
 
     def __init__(self, code: str, message: str, help: str | None = None) -> None:
@@ -33,7 +33,7 @@ class Exhausted(Exception):
 
 
 class Budget:
-    """Counts work against the limits. Raises Exhausted when one is passed."""
+    """Counts work against the limits. Raises LimitError when one is passed."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -44,7 +44,7 @@ class Budget:
         """One expression."""
         self.steps += 1
         if self.steps > self.limits.steps:
-            raise Exhausted(
+            raise LimitError(
                 "E0503",
                 f"building this model takes more than {self.limits.steps:,} steps",
                 "look for a loop or a block that expands too often",
@@ -54,7 +54,7 @@ class Budget:
         """One run of a loop body."""
         self.iterations += 1
         if self.iterations > self.limits.iterations:
-            raise Exhausted(
+            raise LimitError(
                 "E0502",
                 f"the loops of this model run more than {self.limits.iterations:,} times",
                 "`for` is unrolled while the graph is built; a loop at run time is a `scan`",
@@ -63,4 +63,4 @@ class Budget:
     def nodes(self, count: int) -> None:
         """The size of the graph."""
         if count > self.limits.nodes:
-            raise Exhausted("E0503", f"the graph has more than {self.limits.nodes:,} nodes")
+            raise LimitError("E0503", f"the graph has more than {self.limits.nodes:,} nodes")

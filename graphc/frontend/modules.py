@@ -14,7 +14,7 @@ from typing import Any
 
 from graphc.diagnostics import DiagnosticError, nearest
 from graphc.frontend.limits import Limits
-from graphc.frontend.report import Failed, Reporter
+from graphc.frontend.report import FailedError, Reporter
 from graphc.frontend.values import POISON, BlockDef
 from graphc.source import Source, Span
 from graphc.syntax import ast
@@ -99,7 +99,7 @@ class Loader:
     def _import(self, module: Module, item: ast.Import, path: Path | None) -> None:
         try:
             found = self._target(module, item, path)
-        except Failed:
+        except FailedError:
             found = None
         for imported in item.names:
             value: Any = POISON
@@ -154,20 +154,20 @@ class Loader:
             )
         self._check_cycle(str(target), item, text)
         if not target.is_file():
-            self.report.fail("E0505", f'there is no file "{text}"', span, **self._near(target))
+            self.report.fail("E0505", f'there is no file "{text}"', span, help=self._near(target))
         name = str(PurePosixPath(module.source.name).parent / relative)
         return self._module(
             str(target), lambda: self._read(target, name, span), target, False, item
         )
 
-    def _near(self, target: Path) -> dict[str, object]:
+    def _near(self, target: Path) -> str | None:
         """Help with the nearest file name in the folder."""
         folder = target.parent
         if not folder.is_dir():
-            return {}
+            return None
         names = sorted(p.name for p in folder.glob("*.nn"))[:1000]
         near = nearest(target.name, names)
-        return {"help": f'did you mean "{near}"?'} if near else {}
+        return f'did you mean "{near}"?' if near else None
 
     def _read(self, target: Path, name: str, span: Span) -> Source:
         try:

@@ -47,7 +47,7 @@ def undefined(report: Reporter, name: ast.Name, known: Iterable[str]) -> None:
 def unbound_dims(
     node: ast.Expr, known: Mapping[str, object], module: Module, report: Reporter
 ) -> None:
-    """Reports E0218 for a name in the arithmetic of a shape that nothing gives a value. Raises Failed."""
+    """Reports E0218 for a name in the arithmetic of a shape that nothing gives a value. Raises FailedError."""
     for name in uses(node):
         if not any(name.id in table for table in (known, module.names, BUILTINS)):
             report.fail(
@@ -155,19 +155,14 @@ def uses(node: ast.Node) -> Iterator[ast.Name]:
     """The names that a node reads, in the order written."""
     if isinstance(node, ast.Name):
         yield node
-    elif isinstance(node, ast.Attribute):
-        yield from uses(node.value)
-    elif isinstance(node, ast.Keyword):
-        yield from uses(node.value)
-    elif isinstance(node, (ast.Assign, ast.Metric)):
+    elif isinstance(node, (ast.Attribute, ast.Keyword, ast.Assign, ast.Metric)):
         yield from uses(node.value)
     elif isinstance(node, ast.For):
         yield from uses(node.iterable)
         yield from uses(node.body)
     elif isinstance(node, ast.Output):
-        if node.value is None:
-            yield from node.names
-        else:
+        yield from node.names
+        if node.value is not None:
             yield from uses(node.value)
     elif isinstance(node, (ast.Input, ast.Param, ast.Shared, ast.ScanInput, ast.Carry)):
         for child in children(node):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-from graphc.frontend.scope import joined
 from graphc.ir.dim import DimLike
 from graphc.ir.graph import GraphBuilder, Node, Value
 from graphc.ir.op import OpError, Pattern

@@ -10,11 +10,11 @@ from graphc.ir.op import OpError
 from graphc.source import Span
 
 
-class Failed(Exception):
+class FailedError(Exception):
     """What is being evaluated has failed and the diagnostic is already collected."""
 
 
-class Reject(OpError):
+class RejectError(OpError):
     """A layer or function rejects its arguments.
 
     `argument` names the argument at fault, if it is one; `label` is written under the carets; `wanted` is the number
@@ -60,13 +60,13 @@ class Reporter:
         related: Related = (),
         notes: Iterable[str] = (),
         help: str | Iterable[str] | None = None,
-    ) -> Failed:
+    ) -> FailedError:
         """Collects an error; returns what to raise when evaluation cannot go on."""
         self._add(code, message, span, text, related, notes, help, "error")
-        return Failed()
+        return FailedError()
 
     def fail(self, code: str, message: str, span: Span, text: str = "", **more: object) -> NoReturn:
-        """Collects an error and raises Failed."""
+        """Collects an error and raises FailedError."""
         raise self.error(code, message, span, text, **more)  # type: ignore[arg-type]
 
     def warn(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from functools import lru_cache
 from typing import Any
 
 from graphc.frontend.modules import Module
@@ -66,19 +65,23 @@ def joined(path: str, label: str) -> str:
 
 
 def snake(name: str) -> str:
-    """`BatchNorm2d` as a label: `batch_norm2d`."""
+    """`BatchNorm2d` as a label: `batch_norm2d`; `LeakyReLU`: `leaky_relu`."""
+    for spelled, word in (("PReLU", "Prelu"), ("ReLU", "Relu"), ("SiLU", "Silu")):
+        name = name.replace(spelled, word)
     text = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name)
     return text.lower()
 
 
-@lru_cache(maxsize=4096)
-def _children(cls: type) -> tuple[str, ...]:
-    return tuple(f.name for f in fields(cls) if f.name != "span")
+_FIELDS: dict[type[ast.Node], tuple[str, ...]] = {
+    cls: tuple(f.name for f in fields(cls) if f.name != "span")
+    for cls in vars(ast).values()
+    if isinstance(cls, type) and issubclass(cls, ast.Node)
+}
 
 
 def children(node: ast.Node) -> Iterator[ast.Node]:
     """The nodes directly below a node, in the order written."""
-    for name in _children(type(node)):
+    for name in _FIELDS[type(node)]:
         value = getattr(node, name)
         if isinstance(value, ast.Node):
             yield value

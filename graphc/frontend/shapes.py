@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from graphc.frontend.report import Failed, Reporter
+from graphc.frontend.report import FailedError, Reporter
 from graphc.frontend.scope import Frame
 from graphc.frontend.values import Tensor
 from graphc.ir.dim import Bounds, Dim, DimLike, proves_ge, proves_ne
@@ -29,7 +29,7 @@ class Match:
 
 
 def pairs(match: Match, report: Reporter) -> list[tuple[ast.Dim, DimLike]]:
-    """Declared and actual dimensions side by side. Reports a wrong rank or dtype, then raises Failed."""
+    """Declared and actual dimensions side by side. Reports a wrong rank or dtype, then raises FailedError."""
     declared, actual = match.declared.dims, match.tensor.type
     if DType(match.declared.dtype) is not actual.dtype:
         report.fail(
@@ -60,7 +60,7 @@ def pairs(match: Match, report: Reporter) -> list[tuple[ast.Dim, DimLike]]:
 
 def bind_names(match: Match, frame: Frame, report: Reporter, bounds: Mapping[str, Bounds]) -> None:
     """Gives every plain dim name its size, or checks the size it has. Reports E0217."""
-    failure: Failed | None = None
+    failure: FailedError | None = None
     for dim, size in pairs(match, report):
         if not isinstance(dim.size, ast.Name) or dim.size.id == "_":
             continue
@@ -82,7 +82,7 @@ def check_rest(
     bounds: Mapping[str, Bounds],
 ) -> None:
     """Checks integers, arithmetic and upper bounds of a declared shape. Reports E0217 and E0221."""
-    failure: Failed | None = None
+    failure: FailedError | None = None
     for dim, size in pairs(match, report):
         if not isinstance(dim.size, ast.Name):
             wanted = evaluate(dim.size, frame)
@@ -118,7 +118,7 @@ def _differs(
     wanted: Any,
     size: DimLike,
     bounds: Mapping[str, Bounds],
-) -> Failed:
+) -> FailedError:
     shown = text if text == str(wanted) else f"{text} = {wanted}"
     certain = not isinstance(wanted, (int, Dim)) or proves_ne(wanted, size, bounds)
     related = [(dim.span, "declared here")]

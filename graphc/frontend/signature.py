@@ -11,13 +11,15 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from graphc.diagnostics import nearest
-from graphc.frontend.kinds import Mismatch, convert, spelled
-from graphc.frontend.report import Failed, Reporter
+from graphc.frontend.kinds import MismatchError, convert, spelled
+from graphc.frontend.report import FailedError, Reporter
 from graphc.frontend.values import Argument, is_poisoned, shown
 from graphc.source import Span
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -90,13 +92,13 @@ def assign(
     *,
     given: Sequence[str] = (),
 ) -> tuple[dict[str, Argument], tuple[Argument, ...]]:
-    """Which argument goes to which parameter, and the variadic rest. Reports every mistake, then raises Failed.
+    """Which argument goes to which parameter, and the variadic rest. Reports every mistake, then raises FailedError.
 
     `given` are parameters filled by the value of the chain; they take no argument and count as present.
     """
     bound: dict[str, Argument] = {}
     rest: list[Argument] = []
-    failure: Failed | None = None
+    failure: FailedError | None = None
     free = [p for p in signature.positional if p.name not in given]
     placed = 0
     for argument in arguments:
@@ -145,11 +147,11 @@ def assign(
     if failure is not None:
         raise failure
     if any(is_poisoned(a.value) for a in (*bound.values(), *rest)):
-        raise Failed
+        raise FailedError
     return bound, tuple(rest)
 
 
-def _unknown(signature: Signature, what: str, argument: Argument, report: Reporter) -> Failed:
+def _unknown(signature: Signature, what: str, argument: Argument, report: Reporter) -> FailedError:
     assert argument.name is not None
     name = argument.name.id
     names = [p.name for p in signature.parameters]
@@ -171,13 +173,13 @@ def converted(
     bound: Mapping[str, Argument],
     report: Reporter,
 ) -> dict[str, Any]:
-    """The bound arguments as the kinds of their parameters want them. Reports every mismatch, then raises Failed."""
+    """The bound arguments as the kinds of their parameters want them. Reports every mismatch, raises FailedError."""
     values: dict[str, Any] = {}
-    failure: Failed | None = None
+    failure: FailedError | None = None
     for name, argument in bound.items():
         try:
             values[name] = convert(argument.value, signature.by_name[name].hint)
-        except Mismatch as error:
+        except MismatchError as error:
             failure = report.error(
                 error.code,
                 f"`{name}` of {what} {error.message}",
@@ -193,8 +195,7 @@ def converted(
 class Function:
     """A built-in function: `softmax`. `implementation(b, ...)` takes the builder and graph values.
 
-    `group` is the heading it is listed under; `method_of_numbers` functions also work on plain numbers, and then
-    need no builder.
+    `group` is the heading it is listed under.
     """
 
     name: str
@@ -218,13 +219,13 @@ class Function:
 class Registry(dict[str, Function]):
     """Functions by name; `registry.add(group)` is the decorator that fills it."""
 
-    def add(self, group: str, *names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Registers an implementation under its own name (a trailing `_` is dropped) or under `names`."""
+    def add(self, group: str) -> Callable[[F], F]:
+        """Registers an implementation under its own name, without a trailing `_`."""
 
-        def register(implementation: Callable[..., Any]) -> Callable[..., Any]:
-            for name in names or (implementation.__name__.rstrip("_"),):
-                signature = Signature.of(implementation, skip=1)
-                self[name] = Function(name, signature, implementation, group)
+        def register(implementation: F) -> F:
+            name = implementation.__name__.rstrip("_")
+            signature = Signature.of(implementation, skip=1)
+            self[name] = Function(name, signature, implementation, group)
             return implementation
 
         return register

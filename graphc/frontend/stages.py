@@ -9,9 +9,9 @@ from typing import Any
 
 from graphc.frontend.evaluate import Expressions
 from graphc.frontend.initialisers import Initializer
-from graphc.frontend.kinds import Mismatch, convert
+from graphc.frontend.kinds import MismatchError, convert
 from graphc.frontend.layers.base import LayerClass
-from graphc.frontend.report import Failed, Reject
+from graphc.frontend.report import FailedError, RejectError
 from graphc.frontend.scope import Frame, joined, snake
 from graphc.frontend.signature import Function, assign, converted
 from graphc.frontend.values import (
@@ -177,7 +177,7 @@ class Stages(Expressions):
         """The value of `x -> A -> B`. After a stage that failed the others are still looked at."""
         value = self.run_stages(node.stages, self.attempt(node.value, frame), frame)
         if is_poisoned(value):
-            raise Failed
+            raise FailedError
         return value
 
     def run_stages(
@@ -196,7 +196,7 @@ class Stages(Expressions):
                     base = _base(stage.target, target)
                     named = stage.label is not None
                     value = self.apply(target, value, frame, stage.span, label, base, named)
-            except Failed:
+            except FailedError:
                 value = POISON
         return value
 
@@ -224,13 +224,13 @@ class Stages(Expressions):
         return text
 
     def target(self, node: ast.StageTarget, frame: Frame) -> Any:
-        """What a stage applies; arguments of a function leave its first one open. Raises Failed."""
+        """What a stage applies; arguments of a function leave its first one open. Raises FailedError."""
         if not isinstance(node, ast.Call):
             return self.evaluate(node, frame)
         callee = self.attempt(node.callee, frame)
         arguments = self.arguments(node, frame)
         if is_poisoned(callee):
-            raise Failed
+            raise FailedError
         if isinstance(callee, Function):
             return Bound(callee, arguments, node.span)
         if isinstance(callee, (LayerClass, BlockDef)):
@@ -246,10 +246,10 @@ class Stages(Expressions):
     def make_spec(
         self, callee: LayerClass | BlockDef, arguments: tuple[Argument, ...], span: Span
     ) -> Spec:
-        """A layer with its arguments; those of a built-in layer are checked here. Raises Failed."""
+        """A layer with its arguments; those of a built-in layer are checked here. Raises FailedError."""
         if isinstance(callee, BlockDef):
             if is_poisoned([a.value for a in arguments]):
-                raise Failed
+                raise FailedError
             return Spec(callee, arguments, span)
         bound, _ = assign(callee.accepted, callee.name, arguments, span, self.report)
         values = converted(callee.accepted, callee.name, bound, self.report)
@@ -270,7 +270,7 @@ class Stages(Expressions):
         base: str,
         named: bool,
     ) -> Any:
-        """Applies a layer, block, chain or function to the value of a chain. Raises Failed."""
+        """Applies a layer, block, chain or function to the value of a chain. Raises FailedError."""
         if isinstance(target, (Function, Bound)):
             return self._function(target, inputs, frame, span, label if named else None)
         if isinstance(target, (Shared, Method)):
@@ -340,7 +340,7 @@ class Stages(Expressions):
             kind = target.callee.name
             value = self._builtin(target, target.callee, inputs, frame, span, place, method)
         if is_poisoned(value):
-            raise Failed
+            raise FailedError
         types = [tuple(t.type for t in tensors_in(v)) for v in (inputs, value)]
         self.uses[slot] = LayerUse(place.path, kind, place.scope, span, types[0], types[1])
         return value
@@ -357,7 +357,7 @@ class Stages(Expressions):
     ) -> Any:
         name = method.name if method else "apply"
         given = inputs if isinstance(inputs, tuple) else (inputs,)
-        takes = [p for p in cls.application(name).parameters if not p.keyword_only]
+        takes = [p for p in cls.applications[name].parameters if not p.keyword_only]
         what = place.what(cls.name)
         self._count(what, given, sum(p.required for p in takes), len(takes), span)
         for value in given:
@@ -422,8 +422,8 @@ class Stages(Expressions):
         function = target.function if isinstance(target, Bound) else target
         rest = target.arguments if isinstance(target, Bound) else ()
         if is_poisoned([a.value for a in rest]):
-            raise Failed
-        first = (Argument(inputs, span),)
+            raise FailedError
+        first: tuple[Argument, ...] = (Argument(inputs, span),)
         if isinstance(inputs, tuple) and not _takes_tuple(function, inputs):
             first = tuple(Argument(i, span) for i in inputs)
         if label is not None:
@@ -441,7 +441,7 @@ def _takes_tuple(function: Function, value: tuple[Any, ...]) -> bool:
         return False
     try:
         convert(value, positional[0].hint)
-    except Mismatch:
+    except MismatchError:
         return False
     return True
 
@@ -461,17 +461,17 @@ def _base(node: ast.StageTarget, target: Any) -> str:
 
 
 def initializer_text(value: Any, type: TensorType, what: str) -> str:
-    """The initialiser a `param` was given, as text; a number is a constant. Raises Reject (E0404, E0405)."""
+    """The initialiser a `param` was given, as text; a number is a constant. Raises RejectError (E0404, E0405)."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         value = Initializer.of("constant", value=value)
     if not isinstance(value, Initializer):
-        raise Reject(
+        raise RejectError(
             f"{what} needs an initialiser, not {describe(value)}",
             code="E0404",
             help="for example `normal(std=0.02)`, `xavier_uniform()` or `zeros()`",
         )
     if value.needs_matrix and type.rank < 2:
-        raise Reject(
+        raise RejectError(
             f"{value.name} needs at least two dimensions, and {what} is {type}",
             code="E0405",
             help="`normal(std=0.02)` works for any shape",

@@ -9,9 +9,9 @@ from typing import Any
 
 from graphc.frontend.arithmetic import fix_help
 from graphc.frontend.layers.base import LayerClass
-from graphc.frontend.limits import Exhausted
+from graphc.frontend.limits import LimitError
 from graphc.frontend.names import unbound_dims, uses
-from graphc.frontend.report import Failed
+from graphc.frontend.report import FailedError
 from graphc.frontend.scope import Frame, joined
 from graphc.frontend.stages import Stages, initializer_text
 from graphc.frontend.values import (
@@ -61,16 +61,16 @@ class Statements(Stages):
         return None
 
     def statement(self, node: ast.Statement, frame: Frame) -> Returned | None:
-        """Runs one statement. Raises Exhausted when a limit is reached, and reports it here."""
+        """Runs one statement. Raises LimitError when a limit is reached, and reports it here."""
         self.budget.step()
         self.here = node.span
         try:
             return _RUN[type(node)](self, node, frame)
-        except Failed:
+        except FailedError:
             self.poison_assigned(node, frame)
             frame.failed = True
             return Returned(POISON) if isinstance(node, ast.Return) else None
-        except Exhausted as limit:
+        except LimitError as limit:
             if not limit.reported:
                 limit.reported = True
                 self.report.error(limit.code, limit.message, node.span, help=limit.help)
@@ -89,11 +89,11 @@ class Statements(Stages):
                 related=[(frame.bound[node.name.id], "first defined here")],
             )
         shape: list[DimLike] = []
-        failure: Failed | None = None
+        failure: FailedError | None = None
         for dim in node.type.dims:
             try:
                 shape.append(self._declared(dim, frame))
-            except Failed as error:
+            except FailedError as error:
                 failure = error
         if failure is not None:
             raise failure
@@ -185,7 +185,7 @@ class Statements(Stages):
             frame.env[target.id] = value
             return
         if value is POISON:
-            raise Failed
+            raise FailedError
         if not isinstance(value, (tuple, list)):
             self.report.fail(
                 "E0518",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from graphc.frontend.report import Reject
-from graphc.ir.dim import Bounds, Dim, DimLike, proves_ge
+from graphc.frontend.report import RejectError
+from graphc.ir.dim import Dim, DimLike, proves_ge
 from graphc.ir.graph import GraphBuilder, Value
 from graphc.ops import Reverse, Slice, Take, arith
 
@@ -30,17 +30,17 @@ Item = Range | Ellipsis | DimLike | Value | None
 def index(b: GraphBuilder, x: Value, items: Sequence[Item]) -> Value:
     """`x[items]` with NumPy's meaning; one tensor of integers may stand among the items.
 
-    Raises Reject E0205 (too many items), E0213 (out of range), E0219 (not decided).
+    Raises RejectError E0205 (too many items), E0213 (out of range), E0219 (not decided).
     """
     kind = b.type_of(x)
     taken = sum(1 for i in items if not isinstance(i, Ellipsis) and i is not None)
     if taken > kind.rank:
-        raise Reject(
+        raise RejectError(
             f"{taken} subscripts for {kind}, which has {kind.rank} dimensions", code="E0205"
         )
     dots = sum(isinstance(i, Ellipsis) for i in items)
     if dots > 1:
-        raise Reject("a subscript can hold `...` once", code="E0213")
+        raise RejectError("a subscript can hold `...` once", code="E0213")
     full: list[Item] = []
     for item in items:
         if isinstance(item, Ellipsis):
@@ -49,7 +49,7 @@ def index(b: GraphBuilder, x: Value, items: Sequence[Item]) -> Value:
             full.append(item)
     full += [Range(None, None, 1)] * (kind.rank - sum(i is not None for i in full))
     if sum(isinstance(i, Value) for i in full) > 1:
-        raise Reject(
+        raise RejectError(
             "one tensor of indices at most can stand in a subscript",
             code="E0213",
             help="use `gather` or `take` step by step",
@@ -59,7 +59,9 @@ def index(b: GraphBuilder, x: Value, items: Sequence[Item]) -> Value:
 
 def _apply(b: GraphBuilder, x: Value, items: Sequence[Item]) -> Value:
     shape = b.type_of(x).shape
-    starts, stops, steps = [], [], []
+    starts: list[DimLike] = []
+    stops: list[DimLike] = []
+    steps: list[int] = []
     final: list[DimLike] = []
     reverse: list[int] = []
     tensors: list[tuple[int, Value]] = []
@@ -69,18 +71,18 @@ def _apply(b: GraphBuilder, x: Value, items: Sequence[Item]) -> Value:
             final.append(1)
             continue
         size = shape[axis]
+        start: DimLike = 0
+        stop, step, keep = size, 1, True
         if isinstance(item, Value):
             tensors.append((len(final), item))
-            start, stop, step, keep = 0, size, 1, True
         elif isinstance(item, Range):
             start, stop, step = _range(b, item, size)
-            keep = True
             if step < 0:
                 reverse.append(axis)
                 step = -step
-        else:
+        elif isinstance(item, (int, Dim)):
             start = _position(b, item, size, axis)
-            stop, step, keep = start + 1, 1, False
+            stop, keep = start + 1, False
         starts.append(start)
         stops.append(stop)
         steps.append(step)
@@ -134,14 +136,14 @@ def _position(b: GraphBuilder, item: DimLike, size: DimLike, axis: int) -> DimLi
     at = item + size if isinstance(item, int) and item < 0 else item
     if isinstance(at, int) and isinstance(size, int):
         if not 0 <= at < size:
-            raise Reject(
+            raise RejectError(
                 f"index {item} is out of range for dimension {axis}, which has {size} elements",
                 code="E0213",
             )
         return at
     if proves_ge(at, 0, b.dims) and proves_ge(size - 1, at, b.dims):
         return at
-    raise Reject(
+    raise RejectError(
         f"index {item} may be out of range for dimension {axis}, which has {size} elements",
         code="E0213",
     )
@@ -150,7 +152,7 @@ def _position(b: GraphBuilder, item: DimLike, size: DimLike, axis: int) -> DimLi
 def _range(b: GraphBuilder, item: Range, size: DimLike) -> tuple[DimLike, DimLike, int]:
     """(start, stop, step) within the dimension; with a step below zero the range to turn around."""
     if item.step == 0:
-        raise Reject("the step of a slice cannot be 0", code="E0213")
+        raise RejectError("the step of a slice cannot be 0", code="E0213")
     if item.step < 0:
         start, stop = _backward(b, item, size)
         return start, stop, item.step
@@ -168,7 +170,7 @@ def _backward(b: GraphBuilder, item: Range, size: DimLike) -> tuple[DimLike, Dim
 
 
 def _clip(b: GraphBuilder, at: DimLike, size: DimLike) -> DimLike:
-    """A bound of a slice, counted from the start and moved into the dimension. Raises Reject (E0219)."""
+    """A bound of a slice, counted from the start and moved into the dimension. Raises RejectError (E0219)."""
     if isinstance(at, int) and at < 0:
         at = at + size
         if isinstance(at, int):
@@ -191,9 +193,9 @@ def _ordered(b: GraphBuilder, low: DimLike, high: DimLike) -> bool:
     raise _undecided(low, str(high), high)
 
 
-def _undecided(at: DimLike, other: str, dim: DimLike) -> Reject:
+def _undecided(at: DimLike, other: str, dim: DimLike) -> RejectError:
     names = (at if isinstance(at, Dim) else dim if isinstance(dim, Dim) else Dim.symbol("T")).names
-    return Reject(
+    return RejectError(
         f"whether {at} or {other} is smaller depends on the dim `{names[0]}`",
         code="E0219",
         label="cannot be decided while the graph is built",

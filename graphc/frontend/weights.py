@@ -59,8 +59,8 @@ def check_weights(parameters: Iterable[ParameterInfo], arrays: Mapping[str, Arra
         hint = f"; the file has `{near[path]}`" if path in near else ""
         rows.append(("missing", path, f"{wanted[path].type}{hint}"))
     for name in unknown:
-        shape = ", ".join(map(str, arrays[name].shape))
-        rows.append(("extra", name, f"{arrays[name].dtype}[{shape}], no such parameter"))
+        text = ", ".join(map(str, arrays[name].shape))
+        rows.append(("extra", name, f"{arrays[name].dtype}[{text}], no such parameter"))
     for path, info in wanted.items():
         if path not in arrays:
             continue

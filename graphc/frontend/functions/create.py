@@ -9,7 +9,7 @@ import numpy as np
 from graphc.frontend.functions.elementwise import dtype_of
 from graphc.frontend.initialisers import Initializer
 from graphc.frontend.kinds import Number
-from graphc.frontend.report import Reject
+from graphc.frontend.report import RejectError
 from graphc.frontend.signature import Registry
 from graphc.ir.dim import Dim, DimLike
 from graphc.ir.dtype import DType
@@ -26,7 +26,7 @@ Plain = bool | int | float
 def _full(b: GraphBuilder, shape: DimLike | Sizes, value: Plain, dtype: DType) -> Value:
     sizes = shape if isinstance(shape, tuple) else (shape,)
     if any(isinstance(s, int) and s < 0 for s in sizes):
-        raise Reject("a size cannot be negative", code="E0207", argument="shape")
+        raise RejectError("a size cannot be negative", code="E0207", argument="shape")
     scalar = arith.constant(b, value, dtype)
     return b(BroadcastInDim(shape=sizes, dims=()), scalar) if sizes else scalar
 
@@ -81,7 +81,7 @@ def arange(
     whole = all(isinstance(v, (int, Dim)) for v in (first, last, step))
     kind = dtype_of(dtype) if dtype is not None else DType.I64 if whole else DType.F32
     if isinstance(step, Dim) or step == 0:
-        raise Reject("`step` of arange has to be a number other than 0", argument="step")
+        raise RejectError("`step` of arange has to be a number other than 0", argument="step")
     count: DimLike
     if (
         whole
@@ -92,7 +92,7 @@ def arange(
         span = last - first
         count = (span + (step - 1)) // step if step > 0 else (first - last + (-step - 1)) // -step
     elif isinstance(first, Dim) or isinstance(last, Dim):
-        raise Reject("arange from or to a named dim takes whole steps", argument="step")
+        raise RejectError("arange from or to a named dim takes whole steps", argument="step")
     else:
         count = math.ceil((last - first) / step)
     if isinstance(count, int):
@@ -109,7 +109,7 @@ def arange(
 def linspace(b: GraphBuilder, start: float, end: float, steps: int) -> Value:
     """`steps` evenly spaced numbers from `start` to `end`, both included, as f32."""
     if not 1 <= steps <= 2**20:
-        raise Reject("`steps` of linspace has to be between 1 and 2 ** 20", argument="steps")
+        raise RejectError("`steps` of linspace has to be between 1 and 2 ** 20", argument="steps")
     return b(Constant.of(np.linspace(start, end, steps, dtype=np.float32)))
 
 
@@ -145,7 +145,7 @@ def causal_mask(b: GraphBuilder, query: DimLike, key: DimLike | None = None) -> 
 def _triangle(b: GraphBuilder, x: Value, diagonal: int, direction: str, name: str) -> Value:
     kind = b.type_of(x)
     if kind.rank < 2:
-        raise Reject(f"{name} needs a matrix and gets {kind}", code="E0205", operand=0)
+        raise RejectError(f"{name} needs a matrix and gets {kind}", code="E0205", operand=0)
     rows, columns = _grid(b, kind.shape[-2], kind.shape[-1])
     keep = b(Compare(direction), columns, arith.add(b, rows, diagonal) if diagonal else rows)
     dims = (kind.rank - 2, kind.rank - 1)
@@ -174,7 +174,7 @@ def tensor(
     """A constant from a list of numbers, or from a list of rows. f32, i64 or bool where no dtype is given."""
     rows = [v if isinstance(v, tuple) else (v,) for v in values]
     if len({len(r) for r in rows}) > 1:
-        raise Reject("all rows need one length", argument="values")
+        raise RejectError("all rows need one length", argument="values")
     array = np.asarray(values)
     kind = dtype_of(dtype) if dtype is not None else _natural(array.dtype.kind)
     return b(Constant.of(array.astype(kind.numpy)))

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable
 
 from graphc.frontend.kinds import Number
-from graphc.frontend.report import Reject
+from graphc.frontend.report import RejectError
 from graphc.frontend.signature import Registry
+from graphc.ir.dim import Dim
 from graphc.ir.dtype import DType
 from graphc.ir.graph import GraphBuilder, Value
 from graphc.ir.op import Op
@@ -44,14 +45,28 @@ def _either(
     """The op for a tensor, Python's function for a number."""
     if isinstance(x, Value):
         return b(op, x)
+    if isinstance(x, Dim):
+        raise RejectError(
+            f"{name} needs a number, and `{x}` is only known at run time",
+            code="E0216",
+            argument="x",
+        )
     try:
         return plain(x)
     except (ValueError, OverflowError, ZeroDivisionError) as error:
-        raise Reject(f"{name} of {x} does not exist", code="E0513", argument="x") from error
+        raise RejectError(f"{name} of {x} does not exist", code="E0513", argument="x") from error
 
 
 def _two(b: GraphBuilder, op: Op, x: Operand, y: Operand) -> Value:
-    return arith.binary_op(b, op, x, y)
+    return arith.binary_op(b, op, _known(b, x, y), _known(b, y, x))
+
+
+def _known(b: GraphBuilder, x: Operand, beside: Operand) -> Value | int | float:
+    """An operand, a named dim as a scalar of the dtype of the tensor beside it."""
+    if not isinstance(x, Dim):
+        return x
+    dtype = b.type_of(beside).dtype if isinstance(beside, Value) else DType.I64
+    return arith.dim_scalar(b, x, dtype)
 
 
 @_add
@@ -159,29 +174,33 @@ def pow_(b: GraphBuilder, x: Operand, exponent: Operand) -> Operand:
 @_add
 def maximum(b: GraphBuilder, x: Operand, other: Operand) -> Value:
     """The larger of two elements; NaN if either is."""
-    return arith.maximum(b, x, other)
+    return _two(b, binary.Maximum(), x, other)
 
 
 @_add
 def minimum(b: GraphBuilder, x: Operand, other: Operand) -> Value:
     """The smaller of two elements; NaN if either is."""
-    return arith.minimum(b, x, other)
+    return _two(b, binary.Minimum(), x, other)
 
 
 @_add
 def clamp(b: GraphBuilder, x: Value, min: Number | None = None, max: Number | None = None) -> Value:
     """Elements limited to `[min, max]`; either may be left out."""
     if min is not None:
-        x = arith.maximum(b, x, min)
-    return x if max is None else arith.minimum(b, x, max)
+        x = _two(b, binary.Maximum(), x, min)
+    return x if max is None else _two(b, binary.Minimum(), x, max)
 
 
 @_add
 def where(b: GraphBuilder, condition: Value, x: Operand, other: Operand) -> Value:
     """`x` where the condition holds, `other` elsewhere; all three broadcast."""
     if not isinstance(x, Value) and not isinstance(other, Value):
-        x = arith.constant(b, x, DType.F32)
-    return arith.select(b, condition, x, other)
+        x = (
+            arith.dim_scalar(b, x, DType.I64)
+            if isinstance(x, Dim)
+            else arith.constant(b, x, DType.F32)
+        )
+    return arith.select(b, condition, _known(b, x, other), _known(b, other, x))
 
 
 @_add
@@ -221,13 +240,13 @@ def astype(b: GraphBuilder, x: Value, dtype: DType | str) -> Value:
 
 
 def dtype_of(dtype: DType | str) -> DType:
-    """The dtype of a name. Raises Reject."""
+    """The dtype of a name. Raises RejectError."""
     if isinstance(dtype, DType):
         return dtype
     try:
         return DType(dtype)
     except ValueError:
         names = ", ".join(d.value for d in DType)
-        raise Reject(
+        raise RejectError(
             f'there is no dtype "{dtype}"', argument="dtype", help=f"there are {names}"
         ) from None

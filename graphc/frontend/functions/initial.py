@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphc.frontend.initialisers import Initializer
-from graphc.frontend.report import Reject
+from graphc.frontend.report import RejectError
 from graphc.frontend.signature import Registry
 from graphc.ir.graph import GraphBuilder
 
@@ -21,7 +21,7 @@ def constant(b: GraphBuilder, value: float) -> Initializer:
 def uniform(b: GraphBuilder, low: float = 0.0, high: float = 1.0) -> Initializer:
     """Uniform in [low, high)."""
     if low > high:
-        raise Reject(f"uniform from {low:g} to {high:g} is empty", argument="high")
+        raise RejectError(f"uniform from {low:g} to {high:g} is empty", argument="high")
     return Initializer.of("uniform", low=low, high=high)
 
 
@@ -37,7 +37,7 @@ def trunc_normal(
 ) -> Initializer:
     """Normal, with numbers outside of [low, high] drawn again. Source: `torch.nn.init.trunc_normal_`."""
     if low >= high:
-        raise Reject(f"trunc_normal from {low:g} to {high:g} is empty", argument="high")
+        raise RejectError(f"trunc_normal from {low:g} to {high:g} is empty", argument="high")
     return Initializer.of("trunc_normal", mean=mean, std=_positive(std), low=low, high=high)
 
 
@@ -73,5 +73,5 @@ def orthogonal(b: GraphBuilder, gain: float = 1.0) -> Initializer:
 
 def _positive(std: float) -> float:
     if std < 0:
-        raise Reject(f"`std` cannot be negative and is {std:g}", argument="std")
+        raise RejectError(f"`std` cannot be negative and is {std:g}", argument="std")
     return std

@@ -6,7 +6,7 @@ import math
 
 from graphc.frontend.layers.emit import add_along
 from graphc.frontend.layers.emit import linear as linear_op
-from graphc.frontend.report import Reject
+from graphc.frontend.report import RejectError
 from graphc.frontend.signature import Registry
 from graphc.ir.graph import GraphBuilder, Value
 from graphc.ops import Attention, functional
@@ -26,7 +26,7 @@ def matmul(b: GraphBuilder, x: Value, other: Value) -> Value:
 def einsum(b: GraphBuilder, equation: str, *operands: Value) -> Value:
     """A sum of products in index notation: `einsum("bhqd,bhkd->bhqk", q, k)`."""
     if not operands:
-        raise Reject("einsum needs at least one tensor", code="E0215", argument="equation")
+        raise RejectError("einsum needs at least one tensor", code="E0215", argument="equation")
     return functional.einsum(b, equation, *operands)
 
 
@@ -34,7 +34,7 @@ def einsum(b: GraphBuilder, equation: str, *operands: Value) -> Value:
 def linear(b: GraphBuilder, x: Value, weight: Value, bias: Value | None = None) -> Value:
     """`x @ weight.T + bias`, with weight [out, in]."""
     if b.type_of(weight).rank != 2:
-        raise Reject(
+        raise RejectError(
             f"`weight` is a matrix, not {b.type_of(weight)}", code="E0205", argument="weight"
         )
     y = linear_op(b, x, weight)
@@ -60,13 +60,13 @@ def scaled_dot_product_attention(
     rank = kinds[0].rank
     if rank not in (3, 4) or any(k.rank != rank for k in kinds):
         shapes = ", ".join(map(str, kinds))
-        raise Reject(
+        raise RejectError(
             f"attention needs three tensors [N, heads, T, d] and gets {shapes}", code="E0205"
         )
     depth = kinds[0].shape[-1]
     if scale is None:
         if not isinstance(depth, int):
-            raise Reject(
+            raise RejectError(
                 f"`scale` has to be given: the depth is `{depth}`", code="E0216", argument="scale"
             )
         scale = 1 / math.sqrt(max(1, depth))

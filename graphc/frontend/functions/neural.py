@@ -9,7 +9,7 @@ import numpy as np
 from graphc.frontend.functions.shape import axis_of
 from graphc.frontend.layers.emit import full
 from graphc.frontend.layers.shape import target_size
-from graphc.frontend.report import Reject
+from graphc.frontend.report import RejectError
 from graphc.frontend.signature import Registry
 from graphc.ir.dim import DimLike
 from graphc.ir.graph import GraphBuilder, Value
@@ -140,13 +140,13 @@ def _trailing(
 ) -> tuple[DimLike, ...]:
     kind = b.type_of(x)
     if kind.rank == 0:
-        raise Reject(
+        raise RejectError(
             f"a normalisation needs at least one dimension, not {kind}", code="E0205", operand=0
         )
     wanted = (shape,) if isinstance(shape, int) else shape or kind.shape[-1:]
     if kind.shape[kind.rank - len(wanted) :] != tuple(wanted):
         text = ", ".join(map(str, wanted))
-        raise Reject(
+        raise RejectError(
             f"{kind} does not end in [{text}]", code="E0204", operand=0, argument="normalized_shape"
         )
     return tuple(wanted)
@@ -197,7 +197,9 @@ def interpolate(
     """Images `[N, C, H, W]` at another size. Source: `torch.nn.functional.interpolate`."""
     kind = b.type_of(x)
     if kind.rank != 4:
-        raise Reject(f"interpolate needs [N, C, H, W] and gets {kind}", code="E0205", operand=0)
+        raise RejectError(
+            f"interpolate needs [N, C, H, W] and gets {kind}", code="E0205", operand=0
+        )
     target = target_size("interpolate", kind.shape[2:], size, scale_factor)
     op = Resize(size=target, mode=mode, align_corners=align_corners, channels_last=False)
     return b(op, x)

@@ -7,7 +7,7 @@ from typing import Any
 
 from graphc.frontend.kinds import Number
 from graphc.frontend.limits import Limits
-from graphc.frontend.report import Reject
+from graphc.frontend.report import RejectError
 from graphc.frontend.signature import Registry
 from graphc.ir.dim import DimLike
 from graphc.ir.graph import GraphBuilder, Value
@@ -20,7 +20,7 @@ Items = tuple[Any, ...]
 
 def _bounded(items: Items, name: str) -> Items:
     if len(items) > Limits.length:
-        raise Reject(f"{name} has {len(items):,} elements", code="E0502", argument=name)
+        raise RejectError(f"{name} has {len(items):,} elements", code="E0502", argument=name)
     return items
 
 
@@ -28,7 +28,7 @@ def _bounded(items: Items, name: str) -> Items:
 def range_(b: GraphBuilder, start: int, stop: int | None = None, step: int = 1) -> builtins.range:
     """The integers from `start` (0 where only one number is given) up to and without `stop`."""
     if step == 0:
-        raise Reject("`step` of range cannot be 0", argument="step")
+        raise RejectError("`step` of range cannot be 0", argument="step")
     return builtins.range(start) if stop is None else builtins.range(start, stop, step)
 
 
@@ -43,7 +43,7 @@ def zip_(b: GraphBuilder, *items: Items) -> list[Any]:
     """Tuples of the first elements, the second ones, ...; all lists need one length."""
     if len({len(i) for i in items}) > 1:
         lengths = ", ".join(str(len(i)) for i in items)
-        raise Reject(f"zip needs lists of one length and gets {lengths}")
+        raise RejectError(f"zip needs lists of one length and gets {lengths}")
     return list(builtins.zip(*(_bounded(i, "items") for i in items), strict=True))
 
 
@@ -63,7 +63,7 @@ def len_(b: GraphBuilder, items: Items | str) -> int:
 def int_(b: GraphBuilder, x: int | float) -> int:
     """The number without its fraction, toward zero."""
     if isinstance(x, float) and not abs(x) < 2.0**63:
-        raise Reject(f"{x} is too large for an integer", code="E0513", argument="x")
+        raise RejectError(f"{x} is too large for an integer", code="E0513", argument="x")
     return builtins.int(x)
 
 
@@ -77,7 +77,7 @@ def float_(b: GraphBuilder, x: float) -> float:
 def str_(b: GraphBuilder, x: Any) -> str:
     """The value as text."""
     if isinstance(x, Value):
-        raise Reject("a tensor has no text", code="E0404", argument="x")
+        raise RejectError("a tensor has no text", code="E0404", argument="x")
     return builtins.str(x) if not isinstance(x, bool) else builtins.str(x).lower()
 
 
@@ -88,7 +88,7 @@ def shape_(b: GraphBuilder, x: Value, dim: int | None = None) -> DimLike | tuple
     if dim is None:
         return sizes
     if not -len(sizes) <= dim < len(sizes):
-        raise Reject(
+        raise RejectError(
             f"`dim` is {dim}, which {b.type_of(x)} does not have", code="E0211", argument="dim"
         )
     return sizes[dim]

@@ -6,7 +6,7 @@ import builtins
 from typing import Any
 
 from graphc.frontend.kinds import Number
-from graphc.frontend.report import Reject
+from graphc.frontend.report import RejectError
 from graphc.frontend.signature import Registry
 from graphc.ir.dim import Dim, DimLike
 from graphc.ir.dtype import DType
@@ -47,10 +47,12 @@ def sum_(
 ) -> Value | Number:
     """The sum of elements, or of a list of numbers."""
     if not isinstance(x, Value):
-        total: Number = 0
-        for item in x:
-            total = total + item
-        return total
+        if any(isinstance(i, Dim) for i in x) and any(isinstance(i, float) for i in x):
+            raise RejectError(
+                "a sum of dims and floats is not known yet", code="E0216", argument="x"
+            )
+        total: Any = builtins.sum(x)
+        return total  # type: ignore[no-any-return]
     if b.type_of(x).dtype is DType.BOOL:
         x = arith.convert(b, x, DType.I64)
     return _reduce(b, ReduceSum, x, dim, keepdim)
@@ -67,7 +69,7 @@ def prod(
     for item in x:
         total *= item
         if builtins.abs(total) >= 2**63:
-            raise Reject("the product is too large", code="E0513", argument="x")
+            raise RejectError("the product is too large", code="E0513", argument="x")
     return total
 
 
@@ -105,7 +107,7 @@ def _extreme(
 ) -> Any:
     if isinstance(x, Value):
         if other is not None:
-            raise Reject(
+            raise RejectError(
                 f"{pick.__name__} reduces one tensor",
                 argument="other",
                 help=f"`{pick.__name__}imum(x, y)` compares two",
@@ -113,7 +115,9 @@ def _extreme(
         return _reduce(b, kind, x, dim, keepdim)
     items = tuple(x) if isinstance(x, (tuple, range)) else (x,) if other is None else (x, other)
     if not items or any(isinstance(i, Dim) for i in items):
-        raise Reject(f"{pick.__name__} needs numbers that are known", code="E0219", argument="x")
+        raise RejectError(
+            f"{pick.__name__} needs numbers that are known", code="E0219", argument="x"
+        )
     return pick(items)
 
 

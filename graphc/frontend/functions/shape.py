@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphc.frontend.kinds import Number
-from graphc.frontend.report import Reject
+from graphc.frontend.report import RejectError
 from graphc.frontend.signature import Registry
 from graphc.ir.dim import Dim, DimLike, product
 from graphc.ir.dtype import DType
@@ -27,10 +27,10 @@ Sizes = tuple[DimLike, ...]
 
 
 def axis_of(b: GraphBuilder, x: Value, dim: int, extra: int = 0) -> int:
-    """A dimension counted from the start. Raises Reject (E0211)."""
+    """A dimension counted from the start. Raises RejectError (E0211)."""
     rank = b.type_of(x).rank + extra
     if not -rank <= dim < rank:
-        raise Reject(
+        raise RejectError(
             f"dimension {dim} is out of range: {b.type_of(x)} has {b.type_of(x).rank} dimensions",
             code="E0211",
             argument="dim",
@@ -56,18 +56,18 @@ def reshape(b: GraphBuilder, x: Value, shape: Sizes) -> Value:
 
 
 def solved(kind: TensorType, shape: Sizes) -> Sizes:
-    """A shape with its -1 worked out. Raises Reject (E0210)."""
+    """A shape with its -1 worked out. Raises RejectError (E0210)."""
     known = product(s for s in shape if s != -1)
     free = [i for i, s in enumerate(shape) if s == -1]
     if any(isinstance(s, int) and s < -1 for s in shape) or len(free) > 1:
-        raise Reject(
+        raise RejectError(
             "sizes are numbers of elements, and one at most is -1", code="E0207", argument="shape"
         )
     text = ", ".join(map(str, shape))
     total = kind.size
     if not free:
         if known != total:
-            raise Reject(
+            raise RejectError(
                 f"[{text}] has {known} elements, and {kind} has {total}",
                 code="E0210",
                 operand=0,
@@ -75,7 +75,7 @@ def solved(kind: TensorType, shape: Sizes) -> Sizes:
             )
         return shape
     if known == 0 or (rest := total // known) * known != total:
-        raise Reject(
+        raise RejectError(
             f"{kind} has {total} elements, which do not fill [{text}] evenly",
             code="E0210",
             operand=0,
@@ -98,7 +98,7 @@ def permute(b: GraphBuilder, x: Value, dims: tuple[int, ...]) -> Value:
     """The dimensions in another order."""
     order = tuple(axis_of(b, x, d) for d in dims)
     if sorted(order) != list(range(b.type_of(x).rank)):
-        raise Reject(
+        raise RejectError(
             f"{list(dims)} is no order of the {b.type_of(x).rank} dimensions of {b.type_of(x)}",
             code="E0211",
             argument="dims",
@@ -123,7 +123,7 @@ def squeeze(b: GraphBuilder, x: Value, dim: int | None = None) -> Value:
         return arith.reshape(b, x, tuple(s for s in shape if s != 1))
     axis = axis_of(b, x, dim)
     if shape[axis] != 1:
-        raise Reject(
+        raise RejectError(
             f"dimension {dim} of {b.type_of(x)} has size {shape[axis]}, not 1",
             code="E0210",
             operand=0,
@@ -153,7 +153,7 @@ def expand(b: GraphBuilder, x: Value, shape: Sizes) -> Value:
 def concat(b: GraphBuilder, tensors: tuple[Value, ...], dim: int = 0) -> Value:
     """Tensors one after the other along an existing dimension."""
     if not tensors:
-        raise Reject("concat needs at least one tensor", argument="tensors")
+        raise RejectError("concat needs at least one tensor", argument="tensors")
     axis = axis_of(b, tensors[0], dim)
     return tensors[0] if len(tensors) == 1 else b(Concatenate(axis=axis), *tensors)
 
@@ -162,7 +162,7 @@ def concat(b: GraphBuilder, tensors: tuple[Value, ...], dim: int = 0) -> Value:
 def stack(b: GraphBuilder, tensors: tuple[Value, ...], dim: int = 0) -> Value:
     """Tensors of one shape along a new dimension."""
     if not tensors:
-        raise Reject("stack needs at least one tensor", argument="tensors")
+        raise RejectError("stack needs at least one tensor", argument="tensors")
     axis = axis_of(b, tensors[0], dim, 1)
     return concat(b, tuple(unsqueeze(b, t, axis) for t in tensors), axis)
 
@@ -175,15 +175,15 @@ def split(
     axis = axis_of(b, x, dim)
     total = b.type_of(x).shape[axis]
     if not isinstance(total, int):
-        raise Reject(f"split needs a fixed size, not `{total}`", code="E0216", operand=0)
+        raise RejectError(f"split needs a fixed size, not `{total}`", code="E0216", operand=0)
     if isinstance(size, int):
         if size < 1 or -(-total // size) > 4096:
-            raise Reject(f"pieces of {size} of {total} elements", argument="size")
+            raise RejectError(f"pieces of {size} of {total} elements", argument="size")
         sizes = [min(size, total - i) for i in range(0, total, size)]
     else:
         sizes = list(size)
         if sum(sizes) != total or min(sizes, default=0) < 0:
-            raise Reject(
+            raise RejectError(
                 f"the sizes {sizes} add up to {sum(sizes)}, and dimension {dim} has {total}",
                 code="E0213",
                 argument="size",
@@ -199,10 +199,10 @@ def chunk(b: GraphBuilder, x: Value, chunks: int, dim: int = 0) -> tuple[Value, 
     axis = axis_of(b, x, dim)
     total = b.type_of(x).shape[axis]
     if not 1 <= chunks <= 4096:
-        raise Reject("`chunks` has to be between 1 and 4096", argument="chunks")
+        raise RejectError("`chunks` has to be between 1 and 4096", argument="chunks")
     size = total // chunks
     if size * chunks != total:
-        raise Reject(
+        raise RejectError(
             f"{total} elements do not divide into {chunks} chunks",
             code="E0213",
             argument="chunks",
@@ -225,7 +225,7 @@ def roll(b: GraphBuilder, x: Value, shifts: int, dim: int) -> Value:
     axis = axis_of(b, x, dim)
     size = b.type_of(x).shape[axis]
     if not isinstance(size, int):
-        raise Reject(f"roll needs a fixed size, not `{size}`", code="E0216", operand=0)
+        raise RejectError(f"roll needs a fixed size, not `{size}`", code="E0216", operand=0)
     cut = (size - shifts) % size if size else 0
     if cut == 0:
         return x
@@ -238,7 +238,7 @@ def repeat(b: GraphBuilder, x: Value, repeats: tuple[int, ...]) -> Value:
     """The tensor repeated along each dimension, as `torch.Tensor.repeat` and `numpy.tile` do."""
     shape = b.type_of(x).shape
     if len(repeats) < len(shape) or any(not 1 <= r <= 2**20 for r in repeats):
-        raise Reject(
+        raise RejectError(
             f"`repeats` needs one number per dimension of {b.type_of(x)}, at least 1",
             argument="repeats",
         )
@@ -259,7 +259,7 @@ def pad(b: GraphBuilder, x: Value, pad: tuple[int, ...], value: Number = 0.0) ->
     """
     kind = b.type_of(x)
     if len(pad) % 2 or len(pad) > 2 * kind.rank or isinstance(value, Dim):
-        raise Reject(
+        raise RejectError(
             f"`pad` has {len(pad)} numbers; it takes two per dimension of {kind}", argument="pad"
         )
     low, high = [0] * kind.rank, [0] * kind.rank
@@ -309,10 +309,12 @@ def pixel_shuffle(b: GraphBuilder, x: Value, upscale_factor: int) -> Value:
     kind = b.type_of(x)
     r = upscale_factor
     if kind.rank != 4 or r < 1:
-        raise Reject(f"pixel_shuffle needs [N, C, H, W] and gets {kind}", code="E0205", operand=0)
+        raise RejectError(
+            f"pixel_shuffle needs [N, C, H, W] and gets {kind}", code="E0205", operand=0
+        )
     n, c, h, w = kind.shape
     if (c // (r * r)) * (r * r) != c:
-        raise Reject(
+        raise RejectError(
             f"pixel_shuffle needs a multiple of {r * r} channels, not {c}", code="E0209", operand=0
         )
     split_up = arith.reshape(b, x, (n, c // (r * r), r, r, h, w))

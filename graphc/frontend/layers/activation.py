@@ -16,25 +16,41 @@ from graphc.frontend.layers.base import (
     type_of,
 )
 from graphc.frontend.layers.emit import along
-from graphc.frontend.report import Reject
+from graphc.frontend.report import RejectError
 from graphc.ir.graph import Value
 from graphc.ir.op import Op
 from graphc.ops import (
     Elu,
     Gelu,
-    Hardsigmoid as HardsigmoidOp,
-    Hardswish as HardswishOp,
-    Hardtanh as HardtanhOp,
     LeakyRelu,
     Logistic,
-    LogSoftmax as LogSoftmaxOp,
-    Mish as MishOp,
     Prelu,
     Relu,
     Selu,
     Silu,
+)
+from graphc.ops import (
+    Hardsigmoid as HardsigmoidOp,
+)
+from graphc.ops import (
+    Hardswish as HardswishOp,
+)
+from graphc.ops import (
+    Hardtanh as HardtanhOp,
+)
+from graphc.ops import (
+    LogSoftmax as LogSoftmaxOp,
+)
+from graphc.ops import (
+    Mish as MishOp,
+)
+from graphc.ops import (
     Softmax as SoftmaxOp,
+)
+from graphc.ops import (
     Softplus as SoftplusOp,
+)
+from graphc.ops import (
     Tanh as TanhOp,
 )
 
@@ -241,7 +257,7 @@ class _AlongDim(Layer):
         kind = type_of(cx, x)
         need_float(cx, x)
         if not -kind.rank <= self.dim < kind.rank:
-            raise Reject(
+            raise RejectError(
                 f"`dim` of {cx.what} is {self.dim}, which {kind} does not have",
                 code="E0211",
                 argument="dim",

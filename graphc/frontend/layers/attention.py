@@ -20,7 +20,7 @@ from graphc.frontend.layers.base import (
     type_of,
 )
 from graphc.frontend.layers.emit import add_along, full, linear, reshape, slice_axis, transpose
-from graphc.frontend.report import Reject
+from graphc.frontend.report import RejectError
 from graphc.ir.dim import DimLike
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Value
@@ -62,7 +62,7 @@ class MultiheadAttention(Layer):
         """Applies the layer."""
         positive(cx, num_heads=self.num_heads)
         if not 0 <= self.dropout <= 1:
-            raise Reject(
+            raise RejectError(
                 f"`dropout` of {cx.what} is a probability, not {self.dropout:g}",
                 argument="dropout",
                 help="the width is inferred: the first argument is `num_heads`",
@@ -71,7 +71,7 @@ class MultiheadAttention(Layer):
         width = fixed(cx, kind.shape[-1], "features")
         agree(cx, "embed_dim", self.embed_dim, width, "features", "f32[..., {}]")
         if width % self.num_heads:
-            raise Reject(
+            raise RejectError(
                 f"{cx.what} has {self.num_heads} heads, which do not divide {width} features",
                 code="E0209",
                 operand=0,
@@ -183,14 +183,16 @@ class MultiheadAttention(Layer):
             low = full(cx.b, -math.inf, kind.shape, dtype)
             return cx.b(Select(), mask, low, full(cx.b, 0.0, kind.shape, dtype))
         if kind.dtype is not dtype:
-            raise Reject(f"a mask of {cx.what} is bool or {dtype}, not {kind.dtype}", code="E0206")
+            raise RejectError(
+                f"a mask of {cx.what} is bool or {dtype}, not {kind.dtype}", code="E0206"
+            )
         return mask
 
     def _misfit(
         self, name: str, kind: TensorType, wanted: tuple[DimLike, ...], cx: LayerContext
-    ) -> Reject:
+    ) -> RejectError:
         text = ", ".join(map(str, wanted))
-        return Reject(
+        return RejectError(
             f"`{name}` of {cx.what} is {kind} and has to be [{text}]", code="E0202", argument=name
         )
 

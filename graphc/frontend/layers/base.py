@@ -9,11 +9,12 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
-from graphc.frontend.report import Reject
+from graphc.frontend.report import RejectError
 from graphc.frontend.signature import Parameter, Signature
 from graphc.ir.dim import DimLike, Shape, names_of
 from graphc.ir.dtype import DType
@@ -44,7 +45,7 @@ class Layer:
     """Base of all layers.
 
     `apply(cx, x, ..., *, option)` takes the inputs that a chain feeds, then options given by keyword with the
-    layer's arguments (`attn_mask=mask`). Both kinds of arguments raise Reject where they do not fit.
+    layer's arguments (`attn_mask=mask`). Both kinds of arguments raise RejectError where they do not fit.
     """
 
     methods: ClassVar[tuple[str, ...]] = ()
@@ -77,11 +78,13 @@ class LayerClass:
     @cached_property
     def options(self) -> Signature:
         """Keyword arguments of the application, given together with the layer's own."""
-        return Signature(tuple(p for p in self.application("apply").parameters if p.keyword_only))
+        return Signature(tuple(p for p in self.applications["apply"].parameters if p.keyword_only))
 
-    def application(self, method: str) -> Signature:
-        """The inputs of `apply`, or of another method."""
-        return Signature.of(getattr(self.cls, method), skip=2)
+    @cached_property
+    def applications(self) -> Mapping[str, Signature]:
+        """The inputs and options of `apply` and of the other methods."""
+        names = ("apply", *self.cls.methods)
+        return {n: Signature.of(getattr(self.cls, n), skip=2) for n in names}
 
     @cached_property
     def accepted(self) -> Signature:
@@ -122,10 +125,10 @@ def type_of(cx: LayerContext, x: Value) -> TensorType:
 
 
 def need_rank(cx: LayerContext, x: Value, rank: int, pattern: str) -> TensorType:
-    """The type of an input that must have `rank` dimensions. Raises Reject (E0205)."""
+    """The type of an input that must have `rank` dimensions. Raises RejectError (E0205)."""
     found = type_of(cx, x)
     if found.rank != rank:
-        raise Reject(
+        raise RejectError(
             f"{cx.what} needs {rank} dimensions, [{pattern}], and gets {found}",
             code="E0205",
             operand=0,
@@ -134,10 +137,10 @@ def need_rank(cx: LayerContext, x: Value, rank: int, pattern: str) -> TensorType
 
 
 def need_float(cx: LayerContext, x: Value) -> TensorType:
-    """The type of an input that must be floating point. Raises Reject (E0206)."""
+    """The type of an input that must be floating point. Raises RejectError (E0206)."""
     found = type_of(cx, x)
     if not found.dtype.is_float:
-        raise Reject(
+        raise RejectError(
             f"{cx.what} needs a floating-point tensor and gets {found}",
             code="E0206",
             operand=0,
@@ -147,11 +150,11 @@ def need_float(cx: LayerContext, x: Value) -> TensorType:
 
 
 def fixed(cx: LayerContext, size: DimLike, role: str) -> int:
-    """A dimension that a parameter's shape depends on. Raises Reject (E0216) for a named dim."""
+    """A dimension that a parameter's shape depends on. Raises RejectError (E0216) for a named dim."""
     if isinstance(size, int):
         return size
     names = names_of(size)
-    raise Reject(
+    raise RejectError(
         f"{cx.what} needs a fixed number of {role}, and `{size}` is only known at run time",
         code="E0216",
         operand=0,
@@ -163,9 +166,9 @@ def fixed(cx: LayerContext, size: DimLike, role: str) -> int:
 def agree(
     cx: LayerContext, name: str, declared: int | None, actual: int, role: str, pattern: str
 ) -> None:
-    """Compares an optional declaration with what is inferred. Raises Reject (E0204)."""
+    """Compares an optional declaration with what is inferred. Raises RejectError (E0204)."""
     if declared is not None and declared != actual:
-        raise Reject(
+        raise RejectError(
             f"{cx.what} was declared for {declared} input {role} but gets {actual}",
             code="E0204",
             operand=0,
@@ -175,10 +178,10 @@ def agree(
 
 
 def positive(cx: LayerContext, **values: int) -> None:
-    """Raises Reject (E0405) for an argument that is not at least 1."""
+    """Raises RejectError (E0405) for an argument that is not at least 1."""
     for name, value in values.items():
         if value < 1:
-            raise Reject(
+            raise RejectError(
                 f"`{name}` of {cx.what} has to be at least 1 and is {value}", argument=name
             )
 

@@ -20,7 +20,7 @@ from graphc.frontend.layers.base import (
     uniform_bound,
 )
 from graphc.frontend.layers.emit import add_along, reshape, transpose
-from graphc.frontend.report import Reject
+from graphc.frontend.report import RejectError
 from graphc.ir.dim import DimLike
 from graphc.ir.graph import Value
 from graphc.ir.types import TensorType
@@ -31,15 +31,15 @@ SPATIAL = ("", "L", "H, W", "D, H, W")
 
 
 def per_axis(cx: LayerContext, name: str, value: Ints, rank: int, low: int) -> tuple[int, ...]:
-    """One integer per spatial axis, all at least `low`. Raises Reject (E0405)."""
+    """One integer per spatial axis, all at least `low`. Raises RejectError (E0405)."""
     values = (value,) * rank if isinstance(value, int) else tuple(value)
     if len(values) != rank:
-        raise Reject(
+        raise RejectError(
             f"`{name}` of {cx.what} has {len(values)} numbers and needs one or {rank}",
             argument=name,
         )
     if min(values) < low:
-        raise Reject(f"`{name}` of {cx.what} has to be at least {low}", argument=name)
+        raise RejectError(f"`{name}` of {cx.what} has to be at least {low}", argument=name)
     return values
 
 
@@ -50,10 +50,10 @@ def check_window(
     padding: tuple[tuple[int, int], ...],
     kind: TensorType,
 ) -> None:
-    """Raises Reject (E0208) where a kernel (with its dilation) is larger than the padded input."""
+    """Raises RejectError (E0208) where a kernel (with its dilation) is larger than the padded input."""
     for axis, (size, extent, (low, high)) in enumerate(zip(sizes, reach, padding, strict=True)):
         if isinstance(size, int) and size + low + high < extent:
-            raise Reject(
+            raise RejectError(
                 f"the window of {cx.what} covers {extent} elements, and dimension {axis + 2} of its "
                 f"input has {size + low + high}" + (" with its padding" if low + high else ""),
                 code="E0208",
@@ -96,7 +96,7 @@ class _Conv(Layer):
         )
         check_groups(cx, channels, self.out_channels, self.groups)
         if self.padding_mode != "zeros":
-            raise Reject(
+            raise RejectError(
                 f"{cx.what} pads with zeros only, not with `{self.padding_mode}`",
                 argument="padding_mode",
             )
@@ -129,7 +129,7 @@ class _Conv(Layer):
             return ((0, 0),) * self.rank
         if self.padding == "same":
             if any(s != 1 for s in stride):
-                raise Reject(
+                raise RejectError(
                     f'padding="same" of {cx.what} needs stride 1',
                     argument="padding",
                     help="with a stride, write the padding as a number",
@@ -140,10 +140,10 @@ class _Conv(Layer):
 
 
 def check_groups(cx: LayerContext, channels: int, out: int, groups: int) -> None:
-    """Raises Reject (E0209) where the channels do not divide into the groups."""
+    """Raises RejectError (E0209) where the channels do not divide into the groups."""
     for name, size in (("input channels", channels), ("out_channels", out)):
         if size % groups:
-            raise Reject(
+            raise RejectError(
                 f"{cx.what} has {groups} groups, which do not divide {size} {name}",
                 code="E0209",
                 operand=0 if name == "input channels" else None,
@@ -209,7 +209,7 @@ class _ConvTranspose(Layer):
         extra = per_axis(cx, "output_padding", self.output_padding, n, 0)
         for e, s, d in zip(extra, stride, dilation, strict=True):
             if e >= max(s, d):
-                raise Reject(
+                raise RejectError(
                     f"`output_padding` of {cx.what} has to be smaller than the stride or the dilation",
                     argument="output_padding",
                 )

@@ -19,7 +19,7 @@ from graphc.frontend.layers.base import (
     uniform_bound,
 )
 from graphc.frontend.layers.emit import add_along, linear
-from graphc.frontend.report import Reject
+from graphc.frontend.report import RejectError
 from graphc.ir.graph import Value
 from graphc.ops import Take
 
@@ -41,7 +41,9 @@ class Linear(Layer):
         positive(cx, out_features=self.out_features)
         kind = need_float(cx, x)
         if kind.rank == 0:
-            raise Reject(f"{cx.what} needs at least one dimension and gets {kind}", code="E0205")
+            raise RejectError(
+                f"{cx.what} needs at least one dimension and gets {kind}", code="E0205"
+            )
         size = fixed(cx, kind.shape[-1], "input features")
         agree(cx, "in_features", self.in_features, size, "features", "f32[..., {}]")
         weight = cx.parameter("weight", (self.out_features, size), KAIMING, dtype=kind.dtype)
@@ -78,7 +80,7 @@ class Embedding(Layer):
         """Looks the indices up."""
         kind = type_of(cx, x)
         if not kind.dtype.is_int:
-            raise Reject(
+            raise RejectError(
                 f"{cx.what} needs integer indices and gets {kind}", code="E0206", operand=0
             )
         return cx.b(Take(axis=0), self._weight(cx), x)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
+import ml_dtypes
 
 from graphc.frontend.layers.base import (
     ONES,
@@ -21,17 +21,19 @@ from graphc.frontend.layers.base import (
 )
 from graphc.frontend.layers.conv import SPATIAL
 from graphc.frontend.layers.emit import full
-from graphc.frontend.report import Reject
+from graphc.frontend.report import RejectError
 from graphc.ir.dim import DimLike
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Value
 from graphc.ir.types import TensorType
-from graphc.ops import BatchNorm, GroupNorm as GroupNormOp, LayerNorm as LayerNormOp, RmsNorm
+from graphc.ops import BatchNorm, RmsNorm
+from graphc.ops import GroupNorm as GroupNormOp
+from graphc.ops import LayerNorm as LayerNormOp
 
 
 def _check_eps(cx: LayerContext, eps: float) -> None:
     if not 0 <= eps < 1:
-        raise Reject(f"`eps` of {cx.what} has to be in [0, 1) and is {eps:g}", argument="eps")
+        raise RejectError(f"`eps` of {cx.what} has to be in [0, 1) and is {eps:g}", argument="eps")
 
 
 def _affine(
@@ -69,7 +71,7 @@ class _BatchNorm(Layer):
             need_rank(cx, x, self.ranks[-1], f"N, C, {SPATIAL[self.ranks[-1] - 2]}")
         _check_eps(cx, self.eps)
         if not self.track_running_stats:
-            raise Reject(
+            raise RejectError(
                 f"{cx.what} without running statistics depends on the batch, which a compiled model cannot",
                 argument="track_running_stats",
                 help="use `InstanceNorm2d` or `GroupNorm` for statistics of the input itself",
@@ -111,11 +113,13 @@ def _trailing(
     wanted = () if declared is None else declared if isinstance(declared, tuple) else (declared,)
     count = len(wanted) or 1
     if kind.rank < count:
-        raise Reject(f"{cx.what} needs {count} dimensions and gets {kind}", code="E0205", operand=0)
+        raise RejectError(
+            f"{cx.what} needs {count} dimensions and gets {kind}", code="E0205", operand=0
+        )
     sizes = tuple(fixed(cx, d, "features") for d in kind.shape[kind.rank - count :])
     if wanted and wanted != sizes:
         text = ", ".join(map(str, wanted))
-        raise Reject(
+        raise RejectError(
             f"{cx.what} was declared for trailing sizes [{text}] but gets [{', '.join(map(str, sizes))}]",
             code="E0204",
             operand=0,
@@ -165,7 +169,7 @@ class RMSNorm(Layer):
         kind = need_float(cx, x)
         eps = self.eps
         if eps is None:
-            eps = 0.0078125 if kind.dtype is DType.BF16 else float(np.finfo(kind.dtype.numpy).eps)
+            eps = float(ml_dtypes.finfo(kind.dtype.numpy).eps)
         _check_eps(cx, eps)
         shape = _trailing(cx, kind, self.normalized_shape)
         if self.elementwise_affine:
@@ -202,7 +206,7 @@ class GroupNorm(Layer):
         _check_eps(cx, self.eps)
         agree(cx, "num_channels", self.num_channels, channels, "channels", "f32[N, {}, ...]")
         if channels % self.num_groups:
-            raise Reject(
+            raise RejectError(
                 f"{cx.what} has {self.num_groups} groups, which do not divide {channels} channels",
                 code="E0209",
                 operand=0,
@@ -233,7 +237,7 @@ class _InstanceNorm(Layer):
         _check_eps(cx, self.eps)
         agree(cx, "num_features", self.num_features, channels, "channels", "f32[N, {}, ...]")
         if self.track_running_stats:
-            raise Reject(
+            raise RejectError(
                 f"{cx.what} keeps no running statistics",
                 argument="track_running_stats",
                 help="`BatchNorm2d` uses running statistics",

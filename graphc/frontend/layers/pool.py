@@ -17,7 +17,7 @@ from graphc.frontend.layers.base import (
 )
 from graphc.frontend.layers.conv import SPATIAL, Ints, check_window, per_axis
 from graphc.frontend.layers.emit import pad_axes, reshape, slice_axis, transpose
-from graphc.frontend.report import Reject
+from graphc.frontend.report import RejectError
 from graphc.ir.dim import DimLike
 from graphc.ir.graph import Value
 from graphc.ir.types import TensorType
@@ -53,7 +53,7 @@ class _Pool(Layer):
         pads = per_axis(cx, "padding", padding, n, 0)
         dilations = per_axis(cx, "dilation", dilation, n, 1)
         if any(2 * p > w for p, w in zip(pads, window, strict=True)):
-            raise Reject(
+            raise RejectError(
                 f"`padding` of {cx.what} has to be at most half of the kernel", argument="padding"
             )
         reach = tuple(d * (w - 1) + 1 for d, w in zip(dilations, window, strict=True))
@@ -72,7 +72,9 @@ def _ceil_extra(
     extra: list[int] = []
     for size, s, p, r in zip(sizes, strides, pads, reach, strict=True):
         if not isinstance(size, int):
-            raise Reject(f"`ceil_mode` of {cx.what} needs fixed sizes, not `{size}`", code="E0216")
+            raise RejectError(
+                f"`ceil_mode` of {cx.what} needs fixed sizes, not `{size}`", code="E0216"
+            )
         count = -(-(size + 2 * p - r) // s) + 1
         if (count - 1) * s >= size + p:  # the last window may not start in the padding
             count -= 1
@@ -227,7 +229,7 @@ class _AdaptivePool(Layer):
         size = self.output_size
         wanted = tuple(size) if isinstance(size, tuple) else (size,) * n
         if len(wanted) != n or any(w is not None and w < 1 for w in wanted):
-            raise Reject(
+            raise RejectError(
                 f"`output_size` of {cx.what} has to be one number or {n}, at least 1",
                 argument="output_size",
             )
@@ -239,7 +241,7 @@ class _AdaptivePool(Layer):
             if target == have:
                 continue
             if not isinstance(have, int) or not isinstance(target, int):
-                raise Reject(
+                raise RejectError(
                     f"{cx.what} pools dimension {axis}, `{have}`, to {target}: that needs a fixed size",
                     code="E0216",
                     operand=0,
@@ -382,7 +384,7 @@ class GlobalMaxPool(Layer):
 
 def _need_spatial(cx: LayerContext, kind: TensorType) -> None:
     if kind.rank < 3:
-        raise Reject(
+        raise RejectError(
             f"{cx.what} needs dimensions after the channels, [N, C, ...], and gets {kind}",
             code="E0205",
             operand=0,

@@ -17,7 +17,7 @@ from graphc.frontend.layers.base import (
     type_of,
 )
 from graphc.frontend.layers.emit import pad_axes, reshape, transpose
-from graphc.frontend.report import Reject
+from graphc.frontend.report import RejectError
 from graphc.ir.dim import DimLike, product
 from graphc.ir.graph import Value
 from graphc.ops import Resize
@@ -34,7 +34,10 @@ class Identity(Layer):
 
 @dataclass(frozen=True)
 class Dropout(Layer):
-    """Zeroes elements with probability `p` while training; the input itself in inference. Source: `torch.nn.Dropout`."""
+    """Zeroes elements with probability `p` while training; the input itself in inference.
+
+    Source: `torch.nn.Dropout`.
+    """
 
     p: float = 0.5
     inplace: bool = False
@@ -42,7 +45,7 @@ class Dropout(Layer):
     def apply(self, cx: LayerContext, x: Value) -> Value:
         """Applies the layer."""
         if not 0 <= self.p <= 1:
-            raise Reject(f"`p` of {cx.what} is a probability, not {self.p:g}", argument="p")
+            raise RejectError(f"`p` of {cx.what} is a probability, not {self.p:g}", argument="p")
         return x
 
 
@@ -58,7 +61,7 @@ class Flatten(Layer):
         kind = type_of(cx, x)
         start, end = (_axis(cx, n, d, kind.rank) for n, d in vars(self).items())
         if start > end:
-            raise Reject(
+            raise RejectError(
                 f"{cx.what} starts at {start}, after its end at {end}", argument="start_dim"
             )
         joined = product(kind.shape[start : end + 1])
@@ -67,7 +70,7 @@ class Flatten(Layer):
 
 def _axis(cx: LayerContext, name: str, dim: int, rank: int) -> int:
     if not -rank <= dim < rank:
-        raise Reject(
+        raise RejectError(
             f"`{name}` of {cx.what} is {dim}, and its input has {rank} dimensions",
             code="E0211",
             argument=name,
@@ -89,10 +92,10 @@ class Unflatten(Layer):
         known = math.prod(s for s in self.unflattened_size if s != -1)
         size = kind.shape[axis]
         if self.unflattened_size.count(-1) > 1 or known < 1:
-            raise Reject(f"{cx.what} can infer one size only", argument="unflattened_size")
+            raise RejectError(f"{cx.what} can infer one size only", argument="unflattened_size")
         sizes = [size // known if s == -1 else s for s in self.unflattened_size]
         if product(sizes) != size:
-            raise Reject(
+            raise RejectError(
                 f"{cx.what} cannot split {size} into {list(self.unflattened_size)}",
                 code="E0210",
                 argument="unflattened_size",
@@ -118,7 +121,7 @@ class Pad(Layer):
         if isinstance(pads, int):
             pads = (pads, pads) * max(0, kind.rank - 2)
         if len(pads) % 2 or len(pads) > 2 * kind.rank:
-            raise Reject(
+            raise RejectError(
                 f"`padding` of {cx.what} has {len(pads)} numbers; it takes two per dimension of {kind}",
                 argument="padding",
             )
@@ -128,7 +131,7 @@ class Pad(Layer):
         for axis, (low, high) in per_axis.items():
             size = kind.shape[axis]
             if isinstance(size, int) and size + low + high < 0:
-                raise Reject(
+                raise RejectError(
                     f"{cx.what} crops {-low - high} elements of the {size} in dimension {axis}",
                     argument="padding",
                 )
@@ -137,7 +140,10 @@ class Pad(Layer):
 
 @dataclass(frozen=True)
 class ZeroPad2d(Layer):
-    """Pads images `[N, C, H, W]` with zeros: one number, or `(left, right, top, bottom)`. Source: `torch.nn.ZeroPad2d`."""
+    """Pads images `[N, C, H, W]` with zeros: one number, or `(left, right, top, bottom)`.
+
+    Source: `torch.nn.ZeroPad2d`.
+    """
 
     padding: int | tuple[int, int, int, int]
 
@@ -161,7 +167,7 @@ class Upsample(Layer):
         kind = need_rank(cx, x, 4, "N, C, H, W")
         need_float(cx, x)
         if self.align_corners and self.mode == "nearest":
-            raise Reject(
+            raise RejectError(
                 f'`align_corners` of {cx.what} needs mode="bilinear"', argument="align_corners"
             )
         op = Resize(
@@ -179,24 +185,26 @@ def target_size(
     size: int | tuple[int, int] | None,
     scale: float | tuple[float, float] | None,
 ) -> tuple[DimLike, ...]:
-    """The size to resize to; named dims scale by whole numbers only. Raises Reject."""
+    """The size to resize to; named dims scale by whole numbers only. Raises RejectError."""
     if (size is None) == (scale is None):
-        raise Reject(f"{what} takes either `size` or `scale_factor`", argument="size")
+        raise RejectError(f"{what} takes either `size` or `scale_factor`", argument="size")
     if size is not None:
         wanted = (size, size) if isinstance(size, int) else size
         if min(wanted) < 1:
-            raise Reject(f"`size` of {what} has to be at least 1", argument="size")
+            raise RejectError(f"`size` of {what} has to be at least 1", argument="size")
         return wanted
     scales = (scale, scale) if isinstance(scale, float) else scale
     assert isinstance(scales, tuple)
     out: list[DimLike] = []
     for have, factor in zip(sizes, scales, strict=True):
         if not 0 < factor < 1e6:
-            raise Reject(f"`scale_factor` of {what} has to be positive", argument="scale_factor")
+            raise RejectError(
+                f"`scale_factor` of {what} has to be positive", argument="scale_factor"
+            )
         if factor == int(factor):
             out.append(have * int(factor))
         elif not isinstance(have, int):
-            raise Reject(
+            raise RejectError(
                 f"{what} scales `{have}` by {factor:g}: a named dim scales by whole numbers only",
                 code="E0216",
                 argument="scale_factor",
@@ -219,7 +227,7 @@ class PixelShuffle(Layer):
         r = self.upscale_factor
         c = fixed(cx, channels, "channels")
         if c % (r * r):
-            raise Reject(
+            raise RejectError(
                 f"{cx.what} needs a multiple of {r * r} channels, not {c}", code="E0209", operand=0
             )
         split = reshape(cx.b, x, (n, c // (r * r), r, r, h, w))
@@ -240,7 +248,7 @@ class PixelUnshuffle(Layer):
         positive(cx, downscale_factor=self.downscale_factor)
         r = self.downscale_factor
         if h % r != 0 or w % r != 0:
-            raise Reject(
+            raise RejectError(
                 f"{cx.what} needs sizes that {r} divides, not {h} x {w}", code="E0209", operand=0
             )
         split = reshape(cx.b, x, (n, c, h // r, r, w // r, r))
