@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -300,7 +301,9 @@ def test_opening_and_closing_leaves_no_threads_behind(linear_folder: Path) -> No
         with open_module(linear_folder, threads=3) as module:
             assert workers() == before  # they start with the first parallel loop
             module(x=np.ones((4, 4), np.float32))
-            module(x=np.ones((4, 4), np.float32))
+            deadline = time.monotonic() + 30  # a worker that has not begun yet has no name yet
+            while workers() < before + 2 and time.monotonic() < deadline:
+                time.sleep(0.001)
             assert workers() == before + 2
     gc.collect()
     assert workers() == before

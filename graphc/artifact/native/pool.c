@@ -1,8 +1,10 @@
 /* The worker threads of one model.
  *
- * A parallel loop is cut into as many tasks as there are threads; task i always runs on participant i (the caller is
- * participant 0), so a thread finds in its cache what it wrote in the kernel before. Workers start at the first
- * parallel loop, spin for a short while after each one (kernels follow each other within microseconds) and then sleep.
+ * A parallel loop is cut into as many tasks as there are threads; task i belongs to participant i (the caller is
+ * participant 0), so a thread finds in its cache what it wrote in the kernel before. Only when the caller is done and a
+ * worker has not begun, because it sleeps or the system runs something else, does the caller take over its share: a
+ * loop never waits for a thread that is not running it. Workers start at the first parallel loop, spin for a short
+ * while after each one (kernels follow each other within microseconds) and then sleep.
  *
  * A pool runs one loop at a time. A second caller, or a loop inside a loop, does not wait: it runs the whole loop on
  * its own thread. So nothing here can deadlock, and two callers on two cores keep both busy.
@@ -18,16 +20,18 @@
 
 enum { SPIN_NANOSECONDS = 200000 }; /* longer than the gaps between kernels and between calls in a loop */
 
-typedef struct worker {
+typedef struct participant {
     graphc_pool *pool;
     int index;
-    pthread_t thread;
-} worker;
+    pthread_t thread;    /* of a worker; participant 0 is whoever calls */
+    atomic_uint claimed; /* the latest generation whose share somebody took on */
+    char apart[64];      /* from the next participant's cache line */
+} participant;
 
 struct graphc_pool {
     int threads; /* the caller included */
     int started; /* workers alive; only touched by the holder of `busy` */
-    worker *workers;
+    participant *participants;
     atomic_int busy; /* a loop is running */
     /* The job. Written before `generation` moves on, read after it was seen to have moved. */
     graphc_task task;
@@ -36,7 +40,7 @@ struct graphc_pool {
     atomic_int status;
     _Alignas(64) atomic_uint generation;
     atomic_int stop;
-    _Alignas(64) atomic_int pending; /* workers that have not finished this job */
+    _Alignas(64) atomic_int pending; /* shares that are not finished */
     atomic_int caller_sleeps;
     _Alignas(64) atomic_int sleepers;
     pthread_mutex_t lock;
@@ -78,19 +82,29 @@ static int all_done(graphc_pool *pool, unsigned seen) {
     return atomic_load(&pool->pending) == 0;
 }
 
-static void run_tasks(graphc_pool *pool, int index) {
+/* Runs one participant's share of a job, unless somebody did. A share is claimed by moving its mark from the job before
+ * to this one, so a thread that comes late, even in the middle of a later job, claims nothing. While a share is
+ * unclaimed its job is not over, and its description stays as it is. */
+static void run_share(graphc_pool *pool, int index, unsigned generation) {
+    unsigned before = generation - 1;
+    if (!atomic_compare_exchange_strong(&pool->participants[index].claimed, &before, generation)) return;
     graphc_env env = {NULL, pool->num_task};
     for (int i = index; i < pool->num_task; i += pool->started + 1) {
         int status = pool->task(i, &env, pool->data);
         if (status) atomic_store(&pool->status, status);
     }
+    if (atomic_fetch_sub(&pool->pending, 1) == 1 && atomic_load(&pool->caller_sleeps)) {
+        pthread_mutex_lock(&pool->lock);
+        pthread_cond_signal(&pool->done);
+        pthread_mutex_unlock(&pool->lock);
+    }
 }
 
 static void *work(void *argument) {
-    worker *self = argument;
+    participant *self = argument;
     graphc_pool *pool = self->pool;
     pthread_setname_np(pthread_self(), "graphc");
-    for (unsigned seen = 0;; seen++) {
+    for (unsigned seen = 0;;) {
         if (!spin(pool, job_ready, seen)) {
             pthread_mutex_lock(&pool->lock);
             atomic_fetch_add(&pool->sleepers, 1); /* before the last look at generation: see wake_workers */
@@ -99,12 +113,8 @@ static void *work(void *argument) {
             pthread_mutex_unlock(&pool->lock);
         }
         if (atomic_load(&pool->stop)) return NULL;
-        run_tasks(pool, self->index);
-        if (atomic_fetch_sub(&pool->pending, 1) == 1 && atomic_load(&pool->caller_sleeps)) {
-            pthread_mutex_lock(&pool->lock);
-            pthread_cond_signal(&pool->done);
-            pthread_mutex_unlock(&pool->lock);
-        }
+        seen = atomic_load(&pool->generation); /* perhaps several jobs later */
+        run_share(pool, self->index, seen);
     }
 }
 
@@ -125,9 +135,11 @@ static void start_workers(graphc_pool *pool) {
     pthread_sigmask(SIG_SETMASK, &all, &old);
     int started = 0;
     while (started < pool->threads - 1) {
-        worker *w = &pool->workers[started];
-        *w = (worker){.pool = pool, .index = started + 1};
-        if (pthread_create(&w->thread, NULL, work, w)) break;
+        participant *p = &pool->participants[started + 1];
+        p->pool = pool;
+        p->index = started + 1;
+        atomic_store(&p->claimed, atomic_load(&pool->generation));
+        if (pthread_create(&p->thread, NULL, work, p)) break;
         started++;
     }
     pool->started = started;
@@ -147,9 +159,10 @@ int graphc_pool_run(graphc_pool *pool, graphc_task task, void *data, int num_tas
     pool->data = data;
     pool->num_task = num_task > 0 ? num_task : pool->started + 1;
     atomic_store(&pool->status, 0);
-    atomic_store(&pool->pending, pool->started);
-    if (pool->started) wake_workers(pool);
-    run_tasks(pool, 0);
+    atomic_store(&pool->pending, pool->started + 1);
+    wake_workers(pool);
+    unsigned generation = atomic_load(&pool->generation);
+    for (int i = 0; i <= pool->started; i++) run_share(pool, i, generation);
     if (!spin(pool, all_done, 0)) {
         pthread_mutex_lock(&pool->lock);
         atomic_store(&pool->caller_sleeps, 1); /* before the last look at pending, as above */
@@ -166,8 +179,8 @@ graphc_pool *graphc_pool_new(int threads) {
     graphc_pool *pool = aligned_alloc(64, (sizeof(graphc_pool) + 63) / 64 * 64);
     if (!pool) return NULL;
     *pool = (graphc_pool){.threads = threads};
-    pool->workers = calloc((size_t)threads, sizeof(worker));
-    if (!pool->workers) {
+    pool->participants = calloc((size_t)threads, sizeof(participant));
+    if (!pool->participants) {
         free(pool);
         return NULL;
     }
@@ -183,7 +196,7 @@ void graphc_pool_free(graphc_pool *pool) {
     if (!pool) return;
     atomic_store(&pool->stop, 1);
     wake_workers(pool);
-    for (int i = 0; i < pool->started; i++) pthread_join(pool->workers[i].thread, NULL);
+    for (int i = 0; i < pool->started; i++) pthread_join(pool->participants[i + 1].thread, NULL);
     pthread_cond_destroy(&pool->done);
     pthread_cond_destroy(&pool->wake);
     pthread_mutex_destroy(&pool->lock);
@@ -192,6 +205,6 @@ void graphc_pool_free(graphc_pool *pool) {
 
 void graphc_pool_forget(graphc_pool *pool) {
     if (!pool) return;
-    free(pool->workers);
+    free(pool->participants);
     free(pool);
 }
