@@ -1,7 +1,4 @@
-"""Pictures and tables of a graph: DOT text, SVG/PNG/PDF files, the layer summary."""
+"""Pictures and tables of a graph: `dot.draw` writes DOT text, `render.save` SVG/PNG/PDF files, `summary.summarise` tables.
 
-from graphc.diagram.dot import Failure, draw
-from graphc.diagram.render import save
-from graphc.diagram.summary import Summary, summarise
-
-__all__ = ["Failure", "Summary", "draw", "save", "summarise"]
+Importing the package imports none of them.
+"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from graphc.ir.dim import Dim
 from graphc.ir.graph import Graph, Node
 from graphc.ir.op import Pattern
 from graphc.ir.types import TensorType
+from graphc.ops.source import Constant
 
 MAX_STEPS = 9
 """Lines of a fused group in a picture; more are counted."""
@@ -73,16 +75,35 @@ _SHOWN: dict[str, Callable[[Any], str]] = {
 }
 
 
-def facts(node: Node, operands: Sequence[TensorType]) -> list[str]:
+_IMPLIED = frozenset(("axis", "axes", "permutation", "direction"))
+"""Attributes that the name of a layer implies; boxes of single ops show them."""
+
+
+def facts(node: Node, operands: Sequence[TensorType], *, layer: bool = False) -> list[str]:
     """The attributes worth showing in a box: `5×5`, `stride 2`, `padding 1`, `groups 32`, `axis 1`."""
     found = []
     attributes = node.op.attributes()
     if node.op.pattern is Pattern.CONTRACT and "rhs_dilation" in attributes:
         found.append(_window(operands[1].shape[2:]))
     for name, show in _SHOWN.items():
+        if layer and name in _IMPLIED:
+            continue
         if name in attributes and attributes[name] is not None:
             found.append(show(attributes[name]))
     return [f for f in found if f]
+
+
+def literals(node: Node, graph: Graph) -> list[str]:
+    """Numbers that an op gets as operands: the `0.125` of `scores * 0.125`."""
+    found = []
+    for value in node.operands:
+        source = graph.node(value.node)
+        while source.op.name in ("broadcast_in_dim", "convert", "reshape"):
+            source = graph.node(source.operands[0].node)
+        if isinstance(source.op, Constant) and source.op.splat is not None:
+            number = source.op.splat
+            found.append(f"{number:g}" if isinstance(number, float) else str(number))
+    return found
 
 
 def main_op(nodes: Sequence[Node], costs: Costs) -> Node:
@@ -116,28 +137,40 @@ def cost_line(nodes: Sequence[Node], costs: Costs) -> str:
     return " · ".join(parts)
 
 
-def fused_steps(body: Graph) -> list[tuple[str, str]]:
-    """What a fused group holds, in order: (layer, its ops), neighbours of one layer together."""
+def computes(node: Node) -> bool:
+    """False for what a fused group only reads or repeats: arguments, literals, broadcasts."""
+    return node.op.name not in ("input", "constant") and not node.op.replicated
+
+
+def fused_steps(body: Graph, is_layer: Callable[[str], bool]) -> list[tuple[str, list[str]]]:
+    """What a fused group holds, in order: (layer, its ops), neighbours of one layer together.
+
+    Ops that a block wrote itself, like the addition of a residual, have no layer.
+    """
     lines: list[tuple[str, list[str]]] = []
     for node in body.nodes:
-        if node.op.name in ("input", "constant") or node.op.replicated:
+        if not computes(node):
             continue
         steps = steps_of(node.scope)
         label, kind, _ = steps[-1] if steps else ("", "", None)
-        name = title(label, kind)
+        name = title(label, kind) if is_layer(kind) else ""
         if not lines or lines[-1][0] != name:
             lines.append((name, []))
         lines[-1][1].append(node.op.name)
-    shown = [(name, ", ".join(ops)) for name, ops in lines[:MAX_STEPS]]
     if len(lines) > MAX_STEPS:
-        shown.append(("", f"and {len(lines) - MAX_STEPS} more"))
-    return shown
+        lines[MAX_STEPS:] = [("", [f"and {len(lines) - MAX_STEPS} more"])]
+    return lines
 
 
 def title(label: str, kind: str) -> str:
-    """`conv1: Conv2d`, or the kind alone where the label was made from it (`relu2`, `ReLU`)."""
-    if not kind or label.rstrip("0123456789_").casefold() == kind.casefold():
-        return kind or label
+    """`conv1: Conv2d`, or the kind alone where the label was made from it (`relu_2`, `ReLU`)."""
+    stem = (
+        re.sub(r"_?\d+$", "", label) if not kind[-2:-1].isdigit() else re.sub(r"_\d+$", "", label)
+    )
+    if stem.replace("_", "").casefold() == kind.casefold():
+        return kind
+    if not kind[:1].isupper():  # a group, or a labelled chain
+        return label
     return f"{label}: {kind}"
 
 

@@ -6,7 +6,6 @@ plain DOT: it needs nothing installed, and any Graphviz from 2.40 on lays it out
 
 from __future__ import annotations
 
-import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import graphviz
@@ -69,16 +68,30 @@ def draw(
         ops=ops,
         failures=failures,
     )
-    return _Writer(graph, costs, scene, direction).write(title or graph.name)
+    return _Writer(graph, costs, scene, direction, is_layer).write(title or graph.name)
 
 
+LAYER_FAMILIES = {
+    "Activation": "activation",
+    "Attention": "attention",
+    "Normalisation": "norm",
+    "Pooling": "window",
+}
+"""Groups of layers that have one colour, whatever the ops they are made of."""
 LEGEND = 5
 """Entries of the legend in one line."""
 
 
 class _Writer:
-    def __init__(self, graph: Graph, costs: Costs, scene: Scene, direction: str) -> None:
-        self.graph, self.costs, self.scene = graph, costs, scene
+    def __init__(
+        self,
+        graph: Graph,
+        costs: Costs,
+        scene: Scene,
+        direction: str,
+        is_layer: Callable[[str], bool],
+    ) -> None:
+        self.graph, self.costs, self.scene, self.is_layer = graph, costs, scene, is_layer
         self.down = direction == "down"
         self.families: set[str] = set()
         self.ids: dict[str, str] = {}
@@ -188,6 +201,8 @@ class _Writer:
             attributes["fontcolor"] = "white"
         elif unit.block is not None and unit.block.times > 1:
             attributes["peripheries"] = "2"
+        elif rows[0].startswith("<B>fused "):
+            attributes["penwidth"] = "1.8"
         dot.node(
             self.id(unit.id),
             label=_table(rows),
@@ -209,43 +224,49 @@ class _Writer:
 
     def block(self, block: Block) -> tuple[list[str], Paint, str]:
         nodes = block.nodes
-        single = block.kind and not block.blocks
+        single = self.is_layer(block.kind)
         tip = describe.tooltip(nodes, self.graph, self.costs, f"{block.path}: {block.kind}")
         rows = [_block_name(block)]
         if not single:
             return [*rows, _detail(self.cost_text(block))], style.BLOCK, tip
         main = describe.main_op(nodes, self.costs)
-        rows.append(_detail(" · ".join(describe.facts(main, self.operands(main)))))
+        facts = describe.facts(main, self.operands(main), layer=True)
+        rows.append(_detail(" · ".join(facts)))
         rows.append(_detail(self.cost_text(block)))
         shared = self.costs.shared(nodes)
         if shared and not self.costs.parameters(nodes):
             rows.append(
                 _detail("shares " + ", ".join(str(getattr(p.op, "path", "")) for p in shared))
             )
-        return rows, self.paint(main), tip
+        family = LAYER_FAMILIES.get(getattr(LAYERS.get(block.kind), "group", ""))
+        return rows, self.paint(main, family), tip
 
     def op(self, node: Node) -> tuple[list[str], Paint, str]:
         tip = describe.tooltip([node], self.graph, self.costs, node.path)
         if node.op.regions:
             return self.fused(node), self.paint(node), tip
         rows = [f"<B>{text.html(node.op.name)}</B>"]
-        rows.append(_detail(" · ".join(describe.facts(node, self.operands(node)))))
+        facts = describe.facts(node, self.operands(node)) + describe.literals(node, self.graph)
+        rows.append(_detail(" · ".join(facts)))
         cost = describe.cost_line([node], self.costs)
         rows.append(_detail(cost if "params" in cost or self.costs.macs([node]) else ""))
         return rows, self.paint(node), tip
 
     def fused(self, node: Node) -> list[str]:
+        steps = [s for body in node.op.regions for s in describe.fused_steps(body, self.is_layer)]
+        cost = _detail(describe.cost_line([node], self.costs))
+        if len(steps) == 1 and len(steps[0][1]) == 1:
+            layer, (op,) = steps[0]
+            return [f"<B>{text.html(layer or op)}</B>", _detail(op if layer else ""), cost]
         kind = str(getattr(node.op, "kind", node.op.name))
         rows = [f"<B>fused {text.html(kind)}</B>"]
-        for body in node.op.regions:
-            for layer, names in describe.fused_steps(body):
-                head = f"{text.html(layer)}  " if layer else ""
-                rows.append(
-                    f'<FONT POINT-SIZE="{style.DETAIL_SIZE}">{head}'
-                    f'<FONT COLOR="{style.MUTED}">{text.html(names)}</FONT></FONT>'
-                )
-        rows.append(_detail(describe.cost_line([node], self.costs)))
-        return rows
+        for layer, ops in steps:
+            head = f"{text.html(layer)}  " if layer else ""
+            rows.append(
+                f'<FONT POINT-SIZE="{style.DETAIL_SIZE}">{head}'
+                f'<FONT COLOR="{style.MUTED}">{text.html(", ".join(ops))}</FONT></FONT>'
+            )
+        return [*rows, cost]
 
     def failed(self, unit: Unit) -> tuple[list[str], Paint, str]:
         first = unit.failures[0]
@@ -259,8 +280,8 @@ class _Writer:
     def operands(self, node: Node) -> tuple[TensorType, ...]:
         return tuple(self.graph.type_of(v) for v in node.operands)
 
-    def paint(self, node: Node) -> Paint:
-        family = describe.family(node, self.costs)
+    def paint(self, node: Node, family: str | None = None) -> Paint:
+        family = family or describe.family(node, self.costs)
         self.families.add(family)
         return style.paint(family)
 
@@ -320,9 +341,9 @@ def _frame_label(title: tuple[str, str], cost: str) -> str:
 
 
 def _range(block: Block) -> str:
-    """`layer3.1 – 3.5`: the labels of the first and the last."""
-    first, last = (".".join(b.path.split(".")[-2:]) for b in (block, block.repeats[-1]))
-    return f"{first} – {last.lstrip(string.ascii_letters + '_') or last}"
+    """`layer3.1 – 5`: the labels of the first and the last."""
+    first = ".".join(block.path.split(".")[-2:])
+    return f"{first} – {block.repeats[-1].label}"
 
 
 def _detail(line: str, color: str = style.MUTED, size: int = style.DETAIL_SIZE) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from graphc.diagnostics import nearest
+from graphc.diagram import describe
 from graphc.diagram.cost import Costs
 from graphc.diagram.tree import Block, build, fold, layers_of, steps_of
 from graphc.ir.graph import Graph, Node, Scope, Value
@@ -94,7 +95,7 @@ def kernel_scope(is_layer: Callable[[str], bool]) -> Callable[[Node], Sequence[S
     """A node's scope; a fused group belongs to the innermost block that holds all of what it fused."""
 
     def scope(node: Node) -> Sequence[Scope]:
-        scopes = [n.scope for body in node.op.regions for n in body.nodes if n.op.name != "input"]
+        scopes = [n.scope for body in node.op.regions for n in body.nodes if describe.computes(n)]
         if not scopes:
             return node.scope
         shortest = min(map(len, scopes))
@@ -268,7 +269,7 @@ def compose(
     folded = fold(graph, root, scope_of)
     if depth is None:
         depth = 1
-        while depth < _levels(folded):
+        while depth <= _levels(folded):
             if _count(folded, _opener(depth + 1, opened, ops, layers)) > AUTO_BOXES:
                 break
             depth += 1

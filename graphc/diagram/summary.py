@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from graphc.diagram import table
+from graphc.diagram import table, text
 from graphc.diagram.cost import Costs
 from graphc.diagram.table import Row
 from graphc.diagram.tree import Block, build, fold
@@ -107,13 +107,15 @@ def summarise(graph: Graph, *, dims: Mapping[str, int] | None = None) -> Summary
 
 
 def _rows(graph: Graph, costs: Costs, block: Block, depth: int, repeat: int = 0) -> Iterator[Row]:
+    results = [graph.type_of(v) for v in _results(graph, block)]
     yield Row(
         path=block.path,
         label=block.label,
         kind=block.kind,
         depth=depth,
         place=str(block.span) if block.span else "",
-        outputs=tuple(str(graph.type_of(v)) for v in _results(graph, block)),
+        outputs=tuple(str(t) for t in results),
+        shapes=tuple(text.shape(t) for t in results),
         parameters=costs.parameters(block.nodes),
         buffers=costs.parameters(block.nodes, buffers=True),
         shared=bool(costs.shared(block.nodes)),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Row:
     """One layer, block, or group implied by dotted labels.
 
-    `times` is how many equal blocks in a row it is the first of, `last` the label of the last of them, and `repeat`
+    `outputs` are types in full, `shapes` the same in short: `N×64×56×56`. `times` is how many equal blocks in a row it is the first of, `last` the label of the last of them, and `repeat`
     marks the others. `shared` means that it
     uses parameters which an earlier layer owns and counts.
     """
@@ -32,6 +32,7 @@ class Row:
     depth: int
     place: str
     outputs: tuple[str, ...]
+    shapes: tuple[str, ...]
     parameters: int
     buffers: int
     shared: bool
@@ -63,18 +64,19 @@ def render(summary: Summary, *, depth: int | None = None, unfold: bool = False) 
     table.add_column("Layer", no_wrap=True)
     table.add_column("Output")
     table.add_column("Parameters", justify="right", no_wrap=True)
-    table.add_column("Multiply-adds", justify="right", no_wrap=True)
-    table.add_column("Source", style="dim", no_wrap=True)
+    table.add_column("MACs", justify="right", no_wrap=True)
+    files = {row.place.rpartition(":")[0].rpartition(":")[0] for row in summary.rows if row.place}
+    table.add_column("Source" if len(files) > 1 else "Line", style="dim", no_wrap=True)
     rows = [
         r for r in summary.rows if (unfold or not r.repeat) and (depth is None or r.depth <= depth)
     ]
     for index, row in enumerate(rows):
         table.add_row(
             _name(rows, index, summary.name, unfold),
-            escape(", ".join(row.outputs)),
-            _parameters(row),
-            f"{row.macs:,}" if row.macs else "",
-            escape(row.place),
+            escape(", ".join(row.shapes)),
+            _number(row, row.parameters, unfold) or ("shared" if row.shared else ""),
+            _number(row, row.macs, unfold),
+            escape(row.place if len(files) > 1 else row.place.split(":")[-2] if row.place else ""),
         )
     return Group(table, _totals(summary))
 
@@ -115,10 +117,10 @@ def _branches(rows: list[Row], index: int) -> str:
     return "".join(parts)
 
 
-def _parameters(row: Row) -> str:
-    if row.parameters:
-        return f"{row.parameters:,}"
-    return "shared" if row.shared else ""
+def _number(row: Row, value: int, unfold: bool) -> str:
+    """`1,234`, or `3 × 1,234` for blocks that stand for several."""
+    times = f"{row.times} × " if row.times > 1 and not unfold else ""
+    return f"{times}{value:,}" if value else ""
 
 
 def _totals(summary: Summary) -> Table:

@@ -12,7 +12,10 @@ from graphc.cli import terminal
 from graphc.cli.after import after_option
 from graphc.cli.command import graphc_command
 from graphc.cli.options import model_options
-from graphc.diagram import draw, render
+from graphc.diagram import render
+from graphc.diagram.dot import Failure, draw
+from graphc.diagram.failures import mark
+from graphc.frontend.elaborate import ElaborationError
 
 
 @graphc_command("graphc draw resnet50.nn -o resnet50.svg --depth 1 --open layer2")
@@ -52,17 +55,28 @@ def command(
     """
     if output is not None:
         render.format_of(output)
-    loaded = graphc.load(file, model=model, dims=dims, **settings)
+    error: ElaborationError | None = None
+    failures: list[Failure] = []
+    try:
+        loaded = graphc.load(file, model=model, dims=dims, **settings)
+        title = loaded.name if after is None else f"{loaded.name} after {after}"
+        graph = loaded.graph if after is None else loaded.optimised(after)
+    except ElaborationError as caught:
+        if caught.partial is None:
+            raise
+        error, title = caught, caught.partial.name
+        graph, failures = mark(caught.partial, caught.diagnostics)
     with terminal.progress(output is not None) as stage:
         stage("drawing")
-        graph = loaded.graph if after is None else loaded.optimised(after)
         dot = draw(
             graph,
             depth=depth,
             opened=opened,
             ops=ops,
+            failures=failures,
+            dims=dims,
             direction="right" if right else "down",
-            title=loaded.name if after is None else f"{loaded.name} after {after}",
+            title=title,
         )
         if output is not None:
             render.save(dot, output)
@@ -70,3 +84,5 @@ def command(
         click.echo(dot, nl=False)
     else:
         click.echo(f"wrote {output}", err=True)
+    if error is not None:
+        raise error
