@@ -36,43 +36,56 @@ def select_product(
 
     `static` holds the operand slots that are known when the module is built: such a rhs is packed.
     """
-    op, body = root.op, fusion.body
+    op = root.op
     assert isinstance(op, DotGeneral)
-    slots = [_slot(fusion, v.node) for v in root.operands]
-    lhs, rhs = (body.type_of(v) for v in root.operands)
-    dtype = str(root.types[0].dtype.numpy)
-    if None in slots or dtype not in DTYPES or root.types[0].size == 0:
+    slots = operand_slots(fusion, root)
+    if slots is None:
         return None
+    lhs, rhs = (fusion.body.type_of(v) for v in root.operands)
     packed = slots[1] in static
     product = read_product(op, lhs, rhs, packed_rhs=packed)
     if product is None:
         return None
-    layout = "packed" if packed else _layout(product)
-    if layout is None:
-        return None
-    spec = _spec(product, layout, dtype, {})
-    tile = choose_matmul(spec, target)
-    n = product.n.extent
 
-    def pack(array: Array) -> Array:
+    def matrices(array: Array) -> Array:
         order = op.rhs_batch + op.rhs_contract + op.rhs_free(rhs.rank)
         batch = tuple(array.shape[i] for i in op.rhs_batch)
         k = int(np.prod([array.shape[i] for i in op.rhs_contract], dtype=np.int64))
-        return pack_matmul(array.transpose(order).reshape(*batch, k, -1), tile.nr)
+        return array.transpose(order).reshape(*batch, k, -1)
+
+    name = f"dot{op.rhs_batch}{op.rhs_contract}"
+    return product_kernel(
+        fusion, root, slots, product, target, Packing(name, matrices) if packed else None
+    )
+
+
+def product_kernel(
+    fusion: Fusion,
+    root: Node,
+    slots: tuple[int, int],
+    product: Product,
+    target: CpuTarget,
+    matrices: Packing | None,
+) -> Kernel | None:
+    """The matmul family on a root that is `product` of two operands of the kernel.
+
+    `matrices` makes [batch..., k, n] of a rhs that is packed when the module is built; None reads it
+    at run time. The result is None where no layout of the family fits.
+    """
+    dtype = str(root.types[0].dtype.numpy)
+    layout = "packed" if matrices is not None else _layout(product)
+    if layout is None or dtype not in DTYPES or root.types[0].size == 0:
+        return None
+    spec = _spec(product, layout, dtype, {})
+    tile = choose_matmul(spec, target)
 
     def emit(io: KernelIO) -> None:
-        epilogue = Epilogue(body, root, io, target)
+        epilogue = Epilogue(fusion.body, root, io, target)
         epilogue.fill_border()
         axes = (*product.batch, product.m, product.n)
         a = _view(io, slots[0], dtype, [ax.lhs for ax in (*product.batch, product.m, product.k)])
-        if packed:
-            # [batch..., panel, k, column]; batch loops of the lhs alone repeat the weights.
-            assert isinstance(n, int) and isinstance(product.k.extent, int)
-            panel = product.k.extent * tile.nr
-            panels = -(-n // tile.nr)
-            matrix = product.k.extent * n
-            strides = [_scaled(ax.rhs, matrix, panel * panels) for ax in product.batch]
-            b = _view(io, slots[1], dtype, [*strides, panel, tile.nr, 1])
+        if layout == "packed":
+            b = _view(io, slots[1], dtype, _packed_strides(product, tile.nr))
         else:
             last = (product.k, product.n) if layout == "rows" else (product.n, product.k)
             strides = [ax.rhs for ax in (*product.batch, *last)]
@@ -98,17 +111,32 @@ def select_product(
         )
 
     packing = {}
-    if packed:
-        assert slots[1] is not None
-        name = f"matmul{op.rhs_batch}{op.rhs_contract}/{tile.nr}"
-        packing = {slots[1]: Packing(name, pack)}
+    if matrices is not None:
+        to_matrices = matrices.pack
+        packing[slots[1]] = Packing(
+            f"{matrices.name}/{tile.nr}", lambda array: pack_matmul(to_matrices(array), tile.nr)
+        )
     return Kernel("matmul", emit, scratch_bytes(spec, target), dtype, packing)
 
 
-def _slot(fusion: Fusion, node: int) -> int | None:
-    """Which operand of the kernel a body node is, if it is one."""
-    ids = [n.id for n in fusion.body.inputs]
-    return ids.index(node) if node in ids else None
+def operand_slots(fusion: Fusion, root: Node) -> tuple[int, int] | None:
+    """Which operands of the kernel a root's two operands are, if both are."""
+    slots = {node.values[0]: slot for slot, node in enumerate(fusion.body.inputs)}
+    lhs, rhs = root.operands
+    return (slots[lhs], slots[rhs]) if lhs in slots and rhs in slots else None
+
+
+def _packed_strides(product: Product, nr: int) -> list[int]:
+    """Strides of [batch..., panel, k, column]; batch loops of the lhs alone repeat the weights."""
+    k, n = product.k.extent, product.n.extent
+    assert isinstance(k, int) and isinstance(n, int)
+    panel = k * nr
+    matrix = -(-n // nr) * panel
+    strides = []
+    for axis in product.batch:
+        assert isinstance(axis.rhs, int) and axis.rhs % (k * n) == 0
+        strides.append(axis.rhs // (k * n) * matrix)
+    return [*strides, panel, nr, 1]
 
 
 def _layout(product: Product) -> str | None:
@@ -136,16 +164,9 @@ def _spec(product: Product, layout: str, dtype: str, env: Mapping[str, Any]) -> 
     )
 
 
-def _view(io: KernelIO, slot: int | None, dtype: str, strides: Sequence[DimLike]) -> View:
-    assert slot is not None
+def _view(io: KernelIO, slot: int, dtype: str, strides: Sequence[DimLike]) -> View:
     memory = io.operands[slot]
     return View(memory.buffer, dtype, tuple(dim_expr(s, io.dims) for s in strides), memory.offset)
-
-
-def _scaled(stride: DimLike, matrix: int, packed: int) -> int:
-    """A batch stride in whole matrices, as one in packed matrices."""
-    assert isinstance(stride, int) and stride % matrix == 0
-    return stride // matrix * packed
 
 
 def _spread(position: DimLike, axis: Axis, shape: Sequence[DimLike], at: list[DimLike]) -> None:

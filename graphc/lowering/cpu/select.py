@@ -6,26 +6,39 @@ from functools import partial
 
 from graphc.ir.graph import Node
 from graphc.ir.op import Pattern
-from graphc.lowering.cpu import map, reduce
+from graphc.lowering.cpu import map, reduce, rows
+from graphc.lowering.cpu.convolutions import select_convolution
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.kernel import Kernel
+from graphc.lowering.cpu.pooling import select_pooling
 from graphc.lowering.cpu.products import select_product
-from graphc.ops import DotGeneral, Fusion
+from graphc.ops import AvgPool, ConvGeneral, DotGeneral, Fusion, MaxPool, WindowSum
 
 _ROOTS = (Pattern.CONTRACT, Pattern.WINDOW)
 
 
 def select(fusion: Fusion, static: frozenset[int], target: CpuTarget) -> Kernel:
     """The kernel for a fusion; `static` are the operand slots known when the module is built."""
-    root = root_of(fusion)
-    if root is not None and isinstance(root.op, DotGeneral):
-        kernel = select_product(fusion, root, static, target)
-        if kernel is not None:
-            return kernel
-    for name, family in (("map", map), ("reduce", reduce)):
+    kernel = _select_root(fusion, static, target)
+    if kernel is not None:
+        return kernel
+    for name, family in (("map", map), ("rows", rows), ("reduce", reduce)):
         if family.accepts(fusion, target):
             return Kernel(name, partial(family.emit, fusion, target))
     raise ValueError(f"no kernel family takes {fusion.kind}")
+
+
+def _select_root(fusion: Fusion, static: frozenset[int], target: CpuTarget) -> Kernel | None:
+    root = root_of(fusion)
+    if root is None:
+        return None
+    if isinstance(root.op, DotGeneral):
+        return select_product(fusion, root, static, target)
+    if isinstance(root.op, ConvGeneral):
+        return select_convolution(fusion, root, static, target)
+    if isinstance(root.op, (MaxPool, AvgPool, WindowSum)):
+        return select_pooling(fusion, root, target)
+    return None
 
 
 def root_of(fusion: Fusion) -> Node | None:
