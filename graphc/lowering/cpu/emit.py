@@ -52,6 +52,7 @@ __all__ = [
     "kernel",
     "lanes_of",
     "loop",
+    "maximum_extent",
     "minimum_extent",
     "near_equal_tiles",
     "power_of_two_ladder",
@@ -181,6 +182,12 @@ def minimum_extent(a: Extent, b: Extent) -> Extent:
     """The smaller of two extents."""
     x, y = static(a), static(b)
     return min(x, y) if x is not None and y is not None else _t().min(i64(a), i64(b))
+
+
+def maximum_extent(a: Extent, b: Extent) -> Extent:
+    """The larger of two extents."""
+    x, y = static(a), static(b)
+    return max(x, y) if x is not None and y is not None else _t().max(i64(a), i64(b))
 
 
 def product(extents: Sequence[Extent]) -> Extent:

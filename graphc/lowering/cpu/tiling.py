@@ -1,4 +1,4 @@
-"""Cutting an axis of rows into register tiles that tasks can share out."""
+"""Cutting an axis of rows into register tiles, and one of channels into blocks of vectors."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from graphc.lowering.cpu.emit import (
     near_equal_tiles,
     remainder,
     static,
+    tiles,
+    vector_pieces,
     when,
 )
 
-__all__ = ["RowTiles"]
+__all__ = ["RowTiles", "channel_blocks"]
 
 
 class RowTiles:
@@ -83,3 +85,27 @@ class RowTiles:
                     body(start + (left - single) + i, 1)
 
         branch(i64(start) + self.height <= i64(self.extent), lambda: body(start, self.height), rest)
+
+
+def channel_blocks(
+    channels: Extent,
+    lanes: int,
+    vectors: int,
+    block: Callable[[Extent, list[tuple[int, int]]], None],
+) -> None:
+    """Covers a contiguous axis by ``block(first, pieces)``, several vectors of it at a time.
+
+    ``pieces`` are the ``(offset, lanes)`` of the vectors of a block, of at most ``lanes`` elements
+    and ``vectors`` in number where the extent allows.
+    """
+    known = static(channels)
+    size = lanes * vectors
+    if known is None:
+        tiles(channels, size, lambda start, count: block(start, vector_pieces(count, lanes)))
+        return
+    whole, rest = divmod(known, size)
+    if whole:
+        with loop(whole) as i:
+            block(i * size, vector_pieces(size, lanes))
+    if rest:
+        block(whole * size, vector_pieces(rest, lanes))
