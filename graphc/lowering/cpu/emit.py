@@ -138,7 +138,7 @@ def bind(value: Expr) -> Expr:
     """
     t = _t()
     dtype, lanes = dtype_of(value), lanes_of(value)
-    if dtype == "bool" or (lanes == 1 and not dtype.startswith("float")):
+    if dtype == "bool" or (lanes == 1 and "float" not in dtype):
         return t.bind(value)
     slot = t.alloc_buffer((lanes,), dtype, scope="global")
     index = 0 if lanes == 1 else t.ramp(0, 1, lanes)
