@@ -64,6 +64,18 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")(function)
 
 
+def set_option(function: F) -> F:
+    """`--set`: arguments of the model."""
+    return click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="NAME=VALUE",
+        callback=_settings,
+        help="Give a value to an argument of the model. Repeatable.",
+    )(function)
+
+
 def model_options(function: F) -> F:
     """FILE, `--model`, `--set` and `--dim`: which model, with what."""
     for decorate in (
@@ -75,14 +87,7 @@ def model_options(function: F) -> F:
             callback=_dims,
             help="Fix a named dim, such as N=1; others stay open. Repeatable.",
         ),
-        click.option(
-            "--set",
-            "settings",
-            multiple=True,
-            metavar="NAME=VALUE",
-            callback=_settings,
-            help="Give a value to an argument of the model. Repeatable.",
-        ),
+        set_option,
         click.option("--model", metavar="NAME", help="Which model of the file; needed if several."),
         click.argument("file", type=click.Path(path_type=Path)),
     ):

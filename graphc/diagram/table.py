@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 class Row:
     """One layer, block, or group implied by dotted labels.
 
-    `outputs` are types in full, `shapes` the same in short: `N×64×56×56`. `times` is how many equal blocks in a row it is the first of, `last` the label of the last of them, and `repeat`
-    marks the others. `shared` means that it
-    uses parameters which an earlier layer owns and counts.
+    `outputs` are types in full, `shapes` the same in short: `N×64×56×56`. `times` is how many equal blocks in a row it
+    is the first of, `last` the label of the last of them, and `repeat` marks the others. `shared` means that it uses
+    parameters which an earlier layer owns and counts.
     """
 
     path: str
