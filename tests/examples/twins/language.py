@@ -58,7 +58,7 @@ class BertLayer(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         n, t, d = x.shape
-        own = getattr(self.attention, "self")
+        own = self.attention.self
         parts = [
             getattr(own, name)(x).view(n, t, self.heads, -1).transpose(1, 2)
             for name in ("query", "key", "value")
