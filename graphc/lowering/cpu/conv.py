@@ -8,8 +8,10 @@ costs nothing here. A register tile is a run of output positions along W (and a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -44,6 +46,8 @@ __all__ = ["ConvSpec", "ConvTile", "choose_conv", "emit_conv", "is_matmul", "pac
 
 # Weights up to this size stay in a core's second-level cache while it walks over pixels.
 _RESIDENT_BYTES = 1_300_000
+# A panel of weights up to this size stays in the first-level cache.
+_PANEL_BYTES = 24 * 1024
 
 
 @dataclass(frozen=True)
@@ -127,8 +131,9 @@ def choose_conv(spec: ConvSpec, target: CpuTarget) -> ConvTile:
     """The tile for a convolution: the cheapest by a small model of the inner loop.
 
     Per tap and channel a tile of ``r`` positions by ``v`` vectors costs ``r v`` multiply-adds, and
-    about a sixth of that for each of its ``r + v`` loads; below eight multiply-adds their latency
-    shows. Partial panels and tiles count at full price. The order follows the size of the weights
+    about a sixth of one for each of its ``r + v`` loads. Below eight multiply-adds their latency
+    shows, and below five a vector of weights that comes from the second-level cache, how long that
+    takes. Partial panels and tiles count at full price. The order follows the size of the weights
     (see ``benchmarks/NOTES.md``).
     """
     features = spec.features // spec.groups
@@ -142,18 +147,27 @@ def choose_conv(spec: ConvSpec, target: CpuTarget) -> ConvTile:
         panels = -(-features // (vectors * lanes))
         most = register_rows(target, vectors)
         for th in (1, 2, 3, 4):
-            if th > most or (th > 1 and (height is None or height % th or width is None)):
+            if th > most or (th > 1 and (height is None or width is None)):
                 continue
-            runs = near_equal_tiles(width or 56, most // th)
+            columns = near_equal_tiles(width or 56, most // th)
+            rows = near_equal_tiles(height or 1, th) if th > 1 else [(0, height or 1, 1)]
+            panel = (
+                math.prod(spec.kernel)
+                * spec.channels
+                // spec.groups
+                * vectors
+                * target.vector_bits
+                // 8
+            )
+            least = max(8, 5 * vectors if panel > _PANEL_BYTES else 0)
             cost = 0.0
-            for _, count, tile in runs:
-                work = th * tile * vectors
-                cost += count * (max(work, 8) + (th * tile + vectors) / 6 + 0.5) / th
-            # A second tile width is compiled too, and slightly slower to decide on.
-            cost *= panels * (1 + 0.01 * (len(runs) - 1) + 0.01 * (th - 1))
+            for (_, high, h), (_, wide, w) in itertools.product(rows, columns):
+                cost += high * wide * (max(h * w * vectors, least) + (h * w + vectors) / 6 + 0.5)
+            # A second tile size is compiled too, and slightly slower to decide on.
+            cost *= panels * (1 + 0.01 * (len(rows) * len(columns) - 1) + 0.01 * (th - 1))
             cost *= 1.02 if features % (vectors * lanes) else 1.0
             if best is None or cost < best[0]:
-                best = (cost, th, max(tile for _, _, tile in runs), vectors)
+                best = (cost, th, max(tile for _, _, tile in columns), vectors)
     assert best is not None
     _, th, tw, vectors = best
     if width is None:
@@ -213,8 +227,9 @@ def emit_conv(
     full, rest = divmod(features, tile.nr)
     panels = full + (1 if rest else 0)
     *outer, width = spec.output
-    if outer:
-        outer[-1] = ceil_div(outer[-1], tile.th)
+    height = RowTiles(outer[-1], tile.th) if outer else None
+    if height is not None:
+        outer[-1] = height.number
     columns = RowTiles(width, tile.tw)
     chunks = ceil_div(columns.number, tile.w_tiles)
     pixels = (spec.batch, *outer, chunks)
@@ -226,15 +241,21 @@ def emit_conv(
         else:
             (group, panel), (*position, chunk) = indices[:2], indices[2:]
         n, *position = position
-        if position:
-            position[-1] = position[-1] * tile.th
 
         def convolve(valid: int) -> None:
-            def one(start: Extent, count: int) -> None:
-                where = _Place(n, tuple(position), start, group, panel)
-                _emit_tile(spec, tile, x, w, finish, where, count, valid)
+            def rows(first: Extent | None, th: int) -> None:
+                slow = position if first is None else [*position[:-1], first]
 
-            columns.emit(chunk, tile.w_tiles, one)
+                def one(start: Extent, tw: int) -> None:
+                    where = _Place(n, tuple(slow), start, group, panel)
+                    _emit_tile(spec, tile, x, w, finish, where, th, tw, valid)
+
+                columns.emit(chunk, tile.w_tiles, one)
+
+            if height is None:
+                rows(None, 1)
+            else:
+                height.emit(position[-1], 1, rows)
 
         if not rest:
             convolve(tile.nr)
@@ -269,12 +290,13 @@ def _emit_tile(
     w: View,
     finish: Finish,
     place: _Place,
-    count: int,
+    th: int,
+    tw: int,
     valid: int,
 ) -> None:
-    """One register tile of ``th`` by ``count`` positions and ``valid`` output channels."""
+    """One register tile of ``th`` by ``tw`` positions and ``valid`` output channels."""
     channels = spec.channels // spec.groups
-    spots = [(i, q) for i in range(tile.th) for q in range(count)]
+    spots = [(i, q) for i in range(th) for q in range(tw)]
     used = -(-valid // tile.lanes) * tile.lanes
     pieces = vector_pieces(used, tile.lanes)
     acc = Registers(len(spots), used, spec.dtype)
@@ -301,22 +323,13 @@ def _emit_tile(
             for (column, lanes), vector in zip(pieces, vectors, strict=True):
                 acc.set(acc.get(row, column, lanes) + splat(scalar, lanes) * vector, row, column)
 
-    with _taps(spec.kernel, unroll_last=channels < 8) as taps:
-        for tap in taps:
-            _over_channels(channels, partial(step, tap))
+    with ExitStack() as stack:
+        tap = tuple(stack.enter_context(loop(extent)) for extent in spec.kernel)
+        _over_channels(channels, partial(step, tap))
     for row, (i, q) in enumerate(spots):
         for column, lanes in vector_pieces(valid, tile.lanes):
             feature = place.group * (spec.features // spec.groups) + place.panel * tile.nr + column
             finish((place.n, *place.output(i, q), feature), acc.get(row, column, lanes), lanes)
-
-
-@contextmanager
-def _taps(kernel: Sequence[int], *, unroll_last: bool) -> Iterator[list[tuple[Extent, ...]]]:
-    """Loops over the taps of a kernel; with few channels the fastest dimension is unrolled."""
-    looped = kernel[:-1] if unroll_last else kernel
-    with ExitStack() as stack:
-        tap = tuple(stack.enter_context(loop(extent)) for extent in looped)
-        yield [(*tap, last) for last in range(kernel[-1])] if unroll_last else [tap]
 
 
 def _over_channels(channels: int, step: Callable[[Extent], None]) -> None:
