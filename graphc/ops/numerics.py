@@ -101,6 +101,14 @@ def sigmoid(x: Array) -> Array:
     return positive.astype(np.asarray(x).dtype, copy=False)
 
 
+def power(a: Array, b: Array) -> Array:
+    """a ** b as IEEE 754's pow: NumPy takes a shortcut over sqrt for a scalar 0.5, which gives NaN for -inf."""
+    shape = np.broadcast_shapes(np.shape(a), np.shape(b))
+    dense = np.array(np.broadcast_to(b, shape), ndmin=1)
+    result: Array = np.power(np.atleast_1d(a), dense)
+    return result.reshape(shape)
+
+
 UNARY: dict[str, Callable[[Any], Any]] = {
     "neg": np.negative,
     "abs": np.abs,
@@ -129,7 +137,7 @@ BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "div": np.true_divide,
     "floordiv": np.floor_divide,
     "mod": np.remainder,
-    "pow": np.power,
+    "pow": power,
     "max": np.maximum,
     "min": np.minimum,
     "and": np.bitwise_and,
