@@ -122,15 +122,15 @@ class ConvGeneral(Op):
         )
         view = sliding.windows(source, kernel, self.strides, self.rhs_dilation)
         rank, out = len(kernel), view.shape[2 : 2 + len(kernel)]
-        matrix = as_f64(weight).reshape(g, o // g, taps).transpose(0, 2, 1)
+        matrix = as_f64(weight).reshape(g, o // g, taps)
         result = np.empty((x.shape[0], o, *out), x.dtype)
-        order = (0, *range(2, 2 + rank), 1, *range(2 + rank, 2 + 2 * rank))
+        order = (0, 1, *range(2 + rank, 2 + 2 * rank), *range(2, 2 + rank))
         with np.errstate(all="ignore"):
             for n, sample in enumerate(view):
-                grouped = sample.reshape(g, per_group, *out, *kernel)
-                rows = as_f64(grouped.transpose(order)).reshape(g, math.prod(out), taps)
-                product = np.matmul(rows, matrix)  # [g, out, o/g]
-                result[n] = rounded(product.transpose(0, 2, 1), x).reshape(o, *out)
+                taps_first = sample.reshape(g, per_group, *out, *kernel).transpose(order)
+                columns = np.array(taps_first, matrix.dtype, order="C")
+                product = np.matmul(matrix, columns.reshape(g, taps, math.prod(out)))
+                result[n] = rounded(product, x).reshape(o, *out)
         return (sliding.in_layout(result, self.channels_last),)
 
     def compute(
