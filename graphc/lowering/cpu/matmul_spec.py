@@ -108,7 +108,8 @@ def _columns(spec: MatmulSpec, target: CpuTarget, lanes: int) -> int:
         cost *= 1.4 if vectors == 1 else 1.0
         cost *= 1.02 if n % nr else 1.0
         # Two threads share panels badly if there are only one or three.
-        cost *= 1.1 if m is not None and m <= 16 and panels in (1, 3) and n > 4 * lanes else 1.0
+        shared = m is not None and 2 < m <= 16 and n > 4 * lanes
+        cost *= 1.1 if shared and panels in (1, 3) else 1.0
         if cost < best_cost:
             best, best_cost = vectors, cost
     return best

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,27 +54,45 @@ def target_id(target: CpuTarget) -> str:
     return target.name if can_run(target) else f"{target.name}(compile-only-on-this-machine)"
 
 
+def load(objects: Sequence[bytes], name: str, folder: Path) -> Callable[..., None]:
+    """Links objects with the launcher in `folder` and returns the C function `name`.
+
+    It takes arrays as pointers and ints as int64; the number of tasks of a parallel region is
+    keyword `threads`.
+    """
+    (folder / "launch.c").write_text(_LAUNCHER)
+    files = []
+    for i, code in enumerate(objects):
+        files.append(f"part{i}.o")
+        (folder / files[-1]).write_bytes(code)
+    command = ["cc", "-O1", "-shared", "-fPIC", "-Wl,-z,defs", "-o", "kernel.so", "launch.c"]
+    subprocess.run([*command, *files, "-lpthread"], cwd=folder, check=True, timeout=120)
+    library = ctypes.CDLL(str(folder / "kernel.so"))
+    library.harness_init()
+    function = getattr(library, name)
+
+    def call(*arguments: np.ndarray | int, threads: int = 3) -> None:
+        library.harness_threads(threads)
+        converted = [
+            ctypes.c_int64(a) if isinstance(a, int) else ctypes.c_void_p(a.ctypes.data)
+            for a in arguments
+        ]
+        assert function(*converted) == 0
+
+    return call
+
+
 class Library:
     """A loaded kernel; calling it passes arrays as pointers and ints as int64."""
 
     def __init__(self, functions: Mapping[str, Any], name: str, target: CpuTarget) -> None:
         self.target = target
         self.object = compile_object(functions, target)
+        self._call: Callable[..., None] | None = None
         if not can_run(target):
-            self._call = None
             return
         self._folder = tempfile.TemporaryDirectory()
-        folder = Path(self._folder.name)
-        (folder / "kernel.o").write_bytes(self.object)
-        (folder / "launch.c").write_text(_LAUNCHER)
-        command = ["cc", "-O1", "-shared", "-fPIC", "-Wl,-z,defs", "-o", "kernel.so"]
-        subprocess.run(
-            [*command, "launch.c", "kernel.o", "-lpthread"], cwd=folder, check=True, timeout=120
-        )
-        library = ctypes.CDLL(str(folder / "kernel.so"))
-        library.harness_init()
-        self._threads = library.harness_threads
-        self._call = getattr(library, name)
+        self._call = load([self.object], name, Path(self._folder.name))
 
     @property
     def runnable(self) -> bool:
@@ -84,12 +102,7 @@ class Library:
     def __call__(self, *arguments: np.ndarray | int, threads: int = 3) -> None:
         """Runs the kernel."""
         assert self._call is not None
-        self._threads(threads)
-        converted = [
-            ctypes.c_int64(a) if isinstance(a, int) else ctypes.c_void_p(a.ctypes.data)
-            for a in arguments
-        ]
-        assert self._call(*converted) == 0
+        self._call(*arguments, threads=threads)
 
 
 def build(kernel: Any, target: CpuTarget) -> Library:
