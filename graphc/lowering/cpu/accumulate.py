@@ -228,9 +228,7 @@ class Accumulation:
     def _value(self, value: Expr) -> Expr:
         value = self.e.lift(value)
         if self.kind in ("all", "any"):
-            lanes = lanes_of(value)
-            one, zero = const(1, "int32", lanes), const(0, "int32", lanes)
-            return arithmetic.choose(value, one, zero)
+            return arithmetic.as_int(value)
         return value
 
     def _add(self, cell: Cell, value: Expr) -> None:

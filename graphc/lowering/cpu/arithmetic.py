@@ -2,8 +2,8 @@
 
 Operands may differ in lanes, one being a scalar; the scalar is repeated. Results have NumPy's
 meaning: NaN propagates through `max` and `min`, integer `floordiv` and `mod` follow the sign of the
-divisor, integers wrap around. float16 and bfloat16 take part in `cast` and `select` only: ops
-convert to float32 first.
+divisor, integers wrap around. float16 takes part in `cast` and `select` only, ops
+convert to float32 first; bfloat16 values are float32 expressions with 16 zero bits.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _FLOATS = ("float32", "float64")
 
 
 def tir_name(dtype: DType) -> str:
-    """TVM's name of an element type."""
-    return "bfloat16" if dtype is DType.BF16 else str(dtype.numpy)
+    """TVM's name of the type that expressions of an element type have: bfloat16 is widened."""
+    return "float32" if dtype is DType.BF16 else str(dtype.numpy)
 
 
 def same_lanes(*values: Expr) -> tuple[Expr, ...]:
@@ -45,10 +45,24 @@ def named(value: Expr) -> Expr:
 
 
 def nonzero(value: Expr) -> Expr:
-    """`value != 0`, lane by lane."""
+    """`value != 0`, lane by lane; true for NaN."""
+    return _unequal(value, const(0, dtype_of(value), lanes_of(value)))
+
+
+def _unequal(a: Expr, b: Expr) -> Expr:
+    """`a != b`. TVM's own comparison of floats is false for NaN."""
     import tvm.tirx as tx
 
-    return tx.NE(value, const(0, dtype_of(value), lanes_of(value)))
+    differ = tx.NE(a, b)
+    if dtype_of(a) in _FLOATS:
+        return tx.Or(differ, tx.Or(vmath.is_nan(a), vmath.is_nan(b)))
+    return differ
+
+
+def as_int(value: Expr) -> Expr:
+    """A boolean as int32 1 or 0."""
+    lanes = lanes_of(value)
+    return select(value, const(1, "int32", lanes), const(0, "int32", lanes))
 
 
 def literal(value: Expr) -> float | int | None:
@@ -63,21 +77,34 @@ def literal(value: Expr) -> float | int | None:
 def convert(value: Expr, dtype: DType) -> Expr:
     """Conversion: floats truncate toward zero to integers, round to even to floats; bool is `!= 0`."""
     source, target = dtype_of(value), tir_name(dtype)
+    if dtype is DType.BF16:
+        return _rounded_to_bfloat16(convert(value, DType.F32))
     if source == target:
         return value
-    lanes = lanes_of(value)
     if target == "bool":
-        if source in ("float16", "bfloat16"):
-            value = cast(value, "float32")
-        return nonzero(value)
+        return nonzero(cast(value, "float32") if source == "float16" else value)
     if source == "bool":
-        one, zero = const(1, "int32", lanes), const(0, "int32", lanes)
-        value = select(value, one, zero)
-        source = "int32"
-    halves = ("float16", "bfloat16")
-    if (source in halves and target != "float32") or (target in halves and source != "float32"):
+        value, source = as_int(value), "int32"
+    if "float16" in (source, target) and "float32" not in (source, target):
         value = cast(value, "float32")
     return cast(value, target)
+
+
+def _rounded_to_bfloat16(value: Expr) -> Expr:
+    """The nearest float32 whose low 16 bits are zero, ties to even; NaN stays NaN."""
+    from tvm.script.ir_builder import tirx as t
+
+    value = bind(value)
+    lanes = lanes_of(value)
+
+    def word(number: int) -> Expr:
+        return const(number, "uint32", lanes)
+
+    suffix = "" if lanes == 1 else f"x{lanes}"
+    bits = bind(t.reinterpret("uint32" + suffix, value))
+    up = ((bits >> word(16)) & word(1)) + word(0x7FFF)
+    rounded = t.reinterpret("float32" + suffix, (bits + up) & word(0xFFFF0000))
+    return select(vmath.is_nan(value), value, rounded)
 
 
 def unary(name: str, value: Expr) -> Expr:
@@ -88,9 +115,7 @@ def unary(name: str, value: Expr) -> Expr:
     if name == "neg":
         return const(-0.0 if dtype in _FLOATS else 0, dtype, lanes) - value
     if name == "isnan":
-        import tvm.tirx as tx
-
-        return tx.NE(value, value)
+        return vmath.is_nan(value)
     if name in ("abs", "sign") and dtype not in _FLOATS:
         zero, one = const(0, dtype, lanes), const(1, dtype, lanes)
         negative, positive = value < zero, value > zero
@@ -124,10 +149,11 @@ _FUNCTIONS: dict[str, Callable[[Expr], Expr]] = {
 
 
 def _not(value: Expr) -> Expr:
-    import tvm.tirx as tx
-
     if dtype_of(value) == "bool":
-        return tx.Not(value)
+        import tvm.tirx as tx
+
+        # Not `tx.Not`: TVM turns `not a < b` into `a >= b`, which is another thing for NaN.
+        return tx.EQ(as_int(value), const(0, "int32", lanes_of(value)))
     return value ^ const(
         255 if dtype_of(value) == "uint8" else -1, dtype_of(value), lanes_of(value)
     )
@@ -168,7 +194,7 @@ def _logical(name: str, a: Expr, b: Expr) -> Expr:
         return tx.And(a, b)
     if name == "or":
         return tx.Or(a, b)
-    return tx.Or(tx.And(a, tx.Not(b)), tx.And(tx.Not(a), b))
+    return tx.NE(as_int(a), as_int(b))
 
 
 def _extreme(name: str, a: Expr, b: Expr) -> Expr:
@@ -213,14 +239,11 @@ def _float_divmod(a: Expr, b: Expr) -> tuple[Expr, Expr]:
     finite = vmath.absolute(x) < const(float("inf"), "float64", lanes)
     rest = bind(select(tx.And(infinite, finite), x, rest))
     whole = bind(select(infinite, zero * x, whole))
-    off = named(
-        tx.And(
-            tx.NE(rest, zero),
-            tx.Not((rest < zero) == (y < zero)) if lanes == 1 else _differ(rest < zero, y < zero),
-        )
-    )
+    off = named(tx.And(tx.NE(rest, zero), _logical("xor", rest < zero, y < zero)))
     quotient = select(off, whole - one, whole)
     remainder = select(off, rest + y, select(tx.EQ(rest, zero), zero * y, rest))
+    # NumPy: what has no remainder (an infinite dividend) has no quotient either.
+    quotient = select(vmath.is_nan(rest), rest, quotient)
     by_zero = tx.EQ(y, zero)
     quotient = select(by_zero, binary("div", x, y), quotient)
     remainder = select(by_zero, const(float("nan"), "float64", lanes), remainder)
@@ -233,13 +256,11 @@ def compare(name: str, a: Expr, b: Expr) -> Expr:
 
     a, b = same_lanes(a, b)
     if dtype_of(a) == "bool":
-        lanes = lanes_of(a)
-        one, zero = const(1, "int32", lanes), const(0, "int32", lanes)
-        a, b = select(a, one, zero), select(b, one, zero)
+        a, b = as_int(a), as_int(b)
     if name == "eq":
         return tx.EQ(a, b)
     if name == "ne":
-        return tx.NE(a, b)
+        return _unequal(a, b)
     return {"lt": a < b, "le": a <= b, "gt": a > b, "ge": a >= b}[name]
 
 

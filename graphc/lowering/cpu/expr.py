@@ -295,6 +295,8 @@ class TirEmitter(SymbolicEmitter):
         value = view.buffer[self._address(view, position)]
         if view.dtype == "bool":
             value = arithmetic.nonzero(value)
+        elif view.dtype == "bfloat16":
+            value = cast(value, "float32")
         return named(value)
 
     def write(self, view: View, position: DimLike, value: Expr) -> None:
@@ -303,8 +305,8 @@ class TirEmitter(SymbolicEmitter):
 
         address = self._address(view, position)
         value = splat(self.lift(value), lanes_of(address))
-        if view.dtype == "bool":
-            value = cast(value, "uint8")
+        if view.dtype in ("bool", "bfloat16"):
+            value = cast(value, "uint8" if view.dtype == "bool" else view.dtype)
         t.buffer_store(view.buffer, value, [address])
 
     def _address(self, view: View, position: DimLike) -> Expr:
@@ -362,7 +364,7 @@ class TirEmitter(SymbolicEmitter):
         return self._scalar(value)
 
     def _constant(self, value: float | int, dtype: DType) -> Expr:
-        return const(value, arithmetic.tir_name(dtype))
+        return const(dtype.numpy.type(value).item(), arithmetic.tir_name(dtype))
 
     def _cast(self, value: Expr, dtype: DType) -> Expr:
         return arithmetic.convert(value, dtype)
@@ -412,7 +414,7 @@ class TirEmitter(SymbolicEmitter):
     def _for_all(self, test: Expr) -> Expr:
         """Whether a boolean vector holds in every lane."""
         lanes = lanes_of(test)
-        ones = select(test, const(1, "int32", lanes), const(0, "int32", lanes))
+        ones = arithmetic.as_int(test)
         while lanes_of(ones) > 1:
             low, high = halves(ones)
             ones = low & high

@@ -41,7 +41,9 @@ def emit_nest(body: Graph, target: CpuTarget, io: KernelIO) -> None:
     by_shape: dict[tuple[DimLike, ...], list[int]] = {}
     for slot, (_, value) in enumerate(body.outputs):
         by_shape.setdefault(body.type_of(value).shape, []).append(slot)
-    for slots in by_shape.values():
+    for shape, slots in by_shape.items():
+        if 0 in shape:
+            continue
         Nest(body, slots, target, io).emit()
 
 

@@ -123,8 +123,8 @@ def _stored(
 
 
 def _plain(value: Expr) -> Expr:
-    """Elements in a type that can be shuffled: booleans as bytes, bfloat16 widened."""
-    return cast(value, {"bool": "uint8", "bfloat16": "float32"}.get(dtype_of(value), dtype_of(value)))
+    """Elements in a type that can be shuffled: booleans as bytes."""
+    return cast(value, "uint8") if dtype_of(value) == "bool" else value
 
 
 def _store(view: View, position: Expr, value: Expr) -> None:
