@@ -17,10 +17,19 @@ E09xx   the text form of a graph
 
 from __future__ import annotations
 
-from graphc.codes import graph, syntax
+from graphc.codes import arguments, blocks, graph, later, names, shapes, syntax, weights
 from graphc.codes.info import CodeInfo
 
 __all__ = ["CODES", "CodeInfo"]
 
-CODES: dict[str, CodeInfo] = {**syntax.CODES, **graph.CODES}
+CODES: dict[str, CodeInfo] = {
+    **syntax.CODES,
+    **shapes.CODES,
+    **names.CODES,
+    **arguments.CODES,
+    **blocks.CODES,
+    **weights.CODES,
+    **later.CODES,
+    **graph.CODES,
+}
 """Every code that graphc can report, by code."""
