@@ -1,6 +1,6 @@
 """What a graph costs: parameters, FLOPs and multiply-adds of each node, for given values of the named dims.
 
-Nodes that depend on parameters and literals only are *fixed*: a module computes them once, when it is built. Pictures
+Nodes that depend on parameters, literals and dims only are *fixed*: what is computed before any data flows. Pictures
 and tables leave them out and count their parameters where they are first used.
 """
 
@@ -95,10 +95,10 @@ class Costs:
 
 
 def _fixed(graph: Graph) -> frozenset[int]:
-    """Parameters, constants, and nodes whose operands are all fixed."""
+    """Parameters, constants, dims as values, and nodes whose operands are all fixed."""
     fixed: set[int] = set()
     for node in graph.nodes:
-        literal = node.op.name in ("parameter", "constant")
+        literal = node.op.name in ("parameter", "constant", "dim_value")
         if literal or (node.operands and all(v.node in fixed for v in node.operands)):
             fixed.add(node.id)
     return frozenset(fixed)

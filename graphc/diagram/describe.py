@@ -13,7 +13,7 @@ from graphc.ir.dim import Dim
 from graphc.ir.graph import Graph, Node
 from graphc.ir.op import Pattern
 from graphc.ir.types import TensorType
-from graphc.ops.source import Constant
+from graphc.ops.source import Constant, DimValue
 
 MAX_STEPS = 9
 """Lines of a fused group in a picture; more are counted."""
@@ -94,7 +94,7 @@ def facts(node: Node, operands: Sequence[TensorType], *, layer: bool = False) ->
 
 
 def literals(node: Node, graph: Graph) -> list[str]:
-    """Numbers that an op gets as operands: the `0.125` of `scores * 0.125`."""
+    """Numbers and dims that an op gets as operands: the `0.125` of `scores * 0.125`."""
     found = []
     for value in node.operands:
         source = graph.node(value.node)
@@ -103,6 +103,8 @@ def literals(node: Node, graph: Graph) -> list[str]:
         if isinstance(source.op, Constant) and source.op.splat is not None:
             number = source.op.splat
             found.append(f"{number:g}" if isinstance(number, float) else str(number))
+        elif isinstance(source.op, DimValue):
+            found.append(str(source.op.dim))
     return found
 
 
@@ -148,9 +150,8 @@ def fused_steps(body: Graph, is_layer: Callable[[str], bool]) -> list[tuple[str,
     Ops that a block wrote itself, like the addition of a residual, have no layer.
     """
     lines: list[tuple[str, list[str]]] = []
-    for node in body.nodes:
-        if not computes(node):
-            continue
+    moving = [n for n in body.nodes if n.op.name not in ("input", "constant")]
+    for node in [n for n in moving if computes(n)] or moving:
         steps = steps_of(node.scope)
         label, kind, _ = steps[-1] if steps else ("", "", None)
         name = title(label, kind) if is_layer(kind) else ""

@@ -44,9 +44,9 @@ def draw(
     Args:
         graph: What to draw; a partial graph when `failures` are given.
         depth: How many levels of blocks to show: 1 shows the outermost blocks as boxes, 2 opens them, 0 shows the
-            model as one box. Without it, blocks open as long as the picture stays readable (70 boxes).
+            model as one box. Without it, blocks open as long as the picture stays readable (50 boxes).
         opened: Paths of blocks to open beyond the depth, such as `layer2`.
-        ops: Open layers too, down to single ops.
+        ops: Open layers, and blocks of plain ops, down to single ops.
         failures: What failed its shape check; marked red, with the message.
         dims: Values of named dims that FLOPs are counted for; others take their upper bound, or 1.
         direction: `down` or `right`.
@@ -224,14 +224,14 @@ class _Writer:
 
     def block(self, block: Block) -> tuple[list[str], Paint, str]:
         nodes = block.nodes
-        single = self.is_layer(block.kind)
         tip = describe.tooltip(nodes, self.graph, self.costs, f"{block.path}: {block.kind}")
         rows = [_block_name(block)]
-        if not single:
+        if block.blocks or not block.kind:
             return [*rows, _detail(self.cost_text(block))], style.BLOCK, tip
         main = describe.main_op(nodes, self.costs)
-        facts = describe.facts(main, self.operands(main), layer=True)
-        rows.append(_detail(" · ".join(facts)))
+        if self.is_layer(block.kind):
+            facts = describe.facts(main, self.operands(main), layer=True)
+            rows.append(_detail(" · ".join(facts)))
         rows.append(_detail(self.cost_text(block)))
         shared = self.costs.shared(nodes)
         if shared and not self.costs.parameters(nodes):

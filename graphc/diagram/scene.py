@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from graphc.diagnostics import nearest
 from graphc.diagram import describe
 from graphc.diagram.cost import Costs
-from graphc.diagram.tree import Block, build, fold, layers_of, steps_of
+from graphc.diagram.tree import Block, build, fold, layers_of, scope_of_node, steps_of
 from graphc.ir.graph import Graph, Node, Scope, Value
 from graphc.ir.types import TensorType
 from graphc.source import Span
@@ -21,7 +21,7 @@ Opens = Callable[[Block], bool]
 
 MAX_BOXES = 1500
 """A picture with more boxes is refused: nobody reads it, and laying it out takes minutes."""
-AUTO_BOXES = 70
+AUTO_BOXES = 50
 """Without a depth, blocks open level by level as long as the picture stays below this many boxes."""
 
 
@@ -92,12 +92,15 @@ class Scene:
 
 
 def kernel_scope(is_layer: Callable[[str], bool]) -> Callable[[Node], Sequence[Scope]]:
-    """A node's scope; a fused group belongs to the innermost block that holds all of what it fused."""
+    """A node's scope in a fused graph, where layers have dissolved into kernels.
+
+    A fused group belongs to the innermost block that holds all of what it fused; what is left of a layer outside of
+    kernels belongs to the block that called the layer.
+    """
 
     def scope(node: Node) -> Sequence[Scope]:
         scopes = [n.scope for body in node.op.regions for n in body.nodes if describe.computes(n)]
-        if not scopes:
-            return node.scope
+        scopes = scopes or [node.scope]
         shortest = min(map(len, scopes))
         length = next((i for i in range(shortest) if len({s[i] for s in scopes}) > 1), shortest)
         common = scopes[0][:length]
@@ -184,11 +187,17 @@ def _path(scope: Sequence[Scope]) -> str:
     return ".".join(label for label, _, _ in steps_of(scope))
 
 
-def _opener(depth: int, opened: Sequence[str], ops: bool, layers: frozenset[str]) -> Opens:
-    """Blocks above the depth, or on the way to an opened path, are drawn around their parts."""
+def _opener(
+    depth: int, opened: Sequence[str], ops: bool, layers: frozenset[str], auto: bool
+) -> Opens:
+    """Which blocks are drawn around their parts: those above the depth, or on the way to an opened path.
+
+    Where the depth is not asked for (`auto`), a block of plain ops stays as closed as a layer.
+    """
 
     def opens(block: Block) -> bool:
-        if block.path in layers:
+        kernels = any(n.op.regions for n in block.nodes)
+        if block.path in layers or (auto and not block.blocks and not kernels):
             return ops and len(block.parts) > 1
         level = block.path.count(".") + 1
         return level < depth or any((o + ".").startswith(block.path + ".") for o in opened)
@@ -257,7 +266,8 @@ def compose(
     failures: Sequence[Failure] = (),
 ) -> Scene:
     """The scene of a graph. Raises DiagramError for an unknown block in `opened` and above `MAX_BOXES` boxes."""
-    scope_of = kernel_scope(is_layer)
+    fused = any(n.op.regions for n in graph.nodes)
+    scope_of = kernel_scope(is_layer) if fused else scope_of_node
     ports = {n.id for n in graph.inputs}
     kept = {v.node for _, v in graph.outputs} - ports
     inside = [
@@ -267,13 +277,14 @@ def compose(
     layers = layers_of(root, is_layer)
     _check_opened(root, opened)
     folded = fold(graph, root, scope_of)
+    auto = depth is None
     if depth is None:
         depth = 1
         while depth <= _levels(folded):
-            if _count(folded, _opener(depth + 1, opened, ops, layers)) > AUTO_BOXES:
+            if _count(folded, _opener(depth + 1, opened, ops, layers, auto)) > AUTO_BOXES:
                 break
             depth += 1
-    opens = _opener(depth, opened, ops, layers)
+    opens = _opener(depth, opened, ops, layers, auto)
     boxes = _count(folded, opens)
     if boxes > MAX_BOXES:
         raise DiagramError(f"the picture would have {boxes} boxes; choose a smaller depth")

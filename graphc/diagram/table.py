@@ -74,8 +74,10 @@ def render(summary: Summary, *, depth: int | None = None, unfold: bool = False) 
         table.add_row(
             _name(rows, index, summary.name, unfold),
             escape(", ".join(row.shapes)),
-            _number(row, row.parameters, unfold) or ("shared" if row.shared else ""),
-            _number(row, row.macs, unfold),
+            _times(row, f"{row.parameters:,}", unfold)
+            if row.parameters
+            else ("shared" if row.shared else ""),
+            _times(row, text.count(row.macs), unfold) if row.macs else "",
             escape(row.place if len(files) > 1 else row.place.split(":")[-2] if row.place else ""),
         )
     return Group(table, _totals(summary))
@@ -117,10 +119,9 @@ def _branches(rows: list[Row], index: int) -> str:
     return "".join(parts)
 
 
-def _number(row: Row, value: int, unfold: bool) -> str:
-    """`1,234`, or `3 × 1,234` for blocks that stand for several."""
-    times = f"{row.times} × " if row.times > 1 and not unfold else ""
-    return f"{times}{value:,}" if value else ""
+def _times(row: Row, value: str, unfold: bool) -> str:
+    """`1,234`, or `3 × 1,234` for a row that stands for several."""
+    return f"{row.times} × {value}" if row.times > 1 and not unfold else value
 
 
 def _totals(summary: Summary) -> Table:

@@ -51,7 +51,7 @@ def check(file: Path, settings: dict[str, Any]) -> list[Diagnostic]:
     """What is wrong with a file. Raises OSError when it cannot be read."""
     models = _models(file)
     found: list[Diagnostic] = []
-    wanted: list[str | None] = [*(models or [None])]
+    wanted: list[str | None] = list(models) if models else [None]
     for model in wanted:
         try:
             found += graphc.load(file, model=model, **settings).warnings
