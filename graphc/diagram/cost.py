@@ -12,7 +12,7 @@ from graphc.ir.dim import DimLike, evaluate
 from graphc.ir.graph import Graph, GraphBuilder, Node, Value
 from graphc.ir.op import Op, Pattern
 from graphc.ir.types import TensorType
-from graphc.ops.source import Input
+from graphc.ops import Input
 
 BUFFERS = ("running_mean", "running_var")
 """Last path parts of parameters that PyTorch keeps as buffers; its parameter counts leave them out."""

@@ -13,7 +13,7 @@ from graphc.ir.dim import Dim
 from graphc.ir.graph import Graph, Node
 from graphc.ir.op import Pattern
 from graphc.ir.types import TensorType
-from graphc.ops.source import Constant, DimValue
+from graphc.ops import Constant, DimValue
 
 MAX_STEPS = 9
 """Lines of a fused group in a picture; more are counted."""

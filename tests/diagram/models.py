@@ -8,14 +8,18 @@ from contextlib import contextmanager
 from graphc.ir.dim import Bounds, Dim
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, GraphBuilder, Scope, Value
-from graphc.ops.activation import Relu
-from graphc.ops.binary import Add
-from graphc.ops.conv import ConvGeneral
-from graphc.ops.dot import DotGeneral
-from graphc.ops.shape import BroadcastInDim, Reshape
-from graphc.ops.source import Input, Parameter
-from graphc.ops.unary import Tanh
-from graphc.ops.window import AvgPool
+from graphc.ops import (
+    Add,
+    AvgPool,
+    BroadcastInDim,
+    ConvGeneral,
+    DotGeneral,
+    Input,
+    Parameter,
+    Relu,
+    Reshape,
+    Tanh,
+)
 from graphc.source import Source
 
 LAYERS = ("Conv2d", "Linear", "Tanh", "ReLU", "AvgPool2d", "Flatten")

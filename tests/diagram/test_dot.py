@@ -16,8 +16,7 @@ from graphc.diagram import style
 from graphc.diagram.dot import DiagramError, Failure, draw
 from graphc.diagram.render import render
 from graphc.ir.graph import Graph, Scope
-from graphc.ops.dot import DotGeneral
-from graphc.ops.unary import Tanh
+from graphc.ops import DotGeneral, Tanh
 from tests.diagram.models import SOURCE, N, Net, is_layer, lenet, resnet
 
 

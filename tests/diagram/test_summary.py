@@ -10,10 +10,7 @@ from rich.console import Console
 from graphc.diagram import table
 from graphc.diagram.summary import summarise
 from graphc.ir.dim import Bounds, Dim
-from graphc.ops.attention import Attention
-from graphc.ops.binary import Add
-from graphc.ops.shape import BroadcastInDim
-from graphc.ops.unary import Tanh
+from graphc.ops import Add, Attention, BroadcastInDim, Tanh
 from tests.diagram.models import N, Net, lenet, resnet
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from graphc.diagram.cost import Costs
 from graphc.diagram.tree import Block, build, fold, layers_of
 from graphc.ir.graph import Graph
-from graphc.ops.binary import Add
+from graphc.ops import Add
 from tests.diagram.models import N, Net, is_layer, lenet, resnet
 
 
