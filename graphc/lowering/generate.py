@@ -26,6 +26,7 @@ from graphc.lowering.cpu.build import compile_objects
 from graphc.lowering.cpu.features import CpuTarget, parse_target
 from graphc.lowering.cpu.kernel import Kernel
 from graphc.lowering.cpu.program import Function, emit_function, emit_main
+from graphc.lowering.cpu.reduce import expanded
 from graphc.lowering.cpu.select import select
 from graphc.lowering.cpu.trace import checked_nodes
 from graphc.lowering.plan import Call, Needs, Plan, make_plan, origin
@@ -149,7 +150,7 @@ def _faults(plan: Plan) -> tuple[tuple[FaultInfo, ...], list[int]]:
     first = []
     for call in plan.calls:
         first.append(len(infos))
-        for node in checked_nodes(call.fusion.body):
+        for node in checked_nodes(expanded(call.fusion.body)):
             where = f" ({node.span})" if node.span else ""
             what = f" for `{node.path}`" if node.path else ""
             infos.append(

@@ -421,7 +421,12 @@ class TirEmitter(SymbolicEmitter):
         return arithmetic.nonzero(ones)
 
     def _check(self, value: DimLike, limit: DimLike) -> DimLike:
-        """Records a fault for an index out of range, and clamps it."""
+        """Records a fault for an index out of range, and clamps it.
+
+        What the trace of the body could prove needs no check, however loops were merged since.
+        """
+        if self._nodes[-1][0].id not in self._fault_ids:
+            return value
         position = named(self.expr(value))
         lanes = lanes_of(position)
         last = splat(self.expr(limit - 1), lanes)

@@ -19,6 +19,7 @@ from graphc.lowering.cpu.emit import View, call_symbol, i64, kernel, when
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.io import FAULT_WORDS, KernelIO
 from graphc.lowering.cpu.kernel import Kernel, dim_expr
+from graphc.lowering.cpu.reduce import expanded
 from graphc.lowering.cpu.trace import checked_nodes
 from graphc.lowering.plan import Call, Place
 from graphc.ops import Fusion
@@ -51,7 +52,7 @@ class Function:
     @cached_property
     def has_fault(self) -> bool:
         """Whether the kernel checks indices at run time."""
-        return bool(checked_nodes(self.fusion.body))
+        return bool(checked_nodes(expanded(self.fusion.body)))
 
     @property
     def dims(self) -> tuple[str, ...]:
