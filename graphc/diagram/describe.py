@@ -165,10 +165,7 @@ def fused_steps(body: Graph, is_layer: Callable[[str], bool]) -> list[tuple[str,
 
 def title(label: str, kind: str) -> str:
     """`conv1: Conv2d`, or the kind alone where the label was made from it (`relu_2`, `ReLU`)."""
-    stem = (
-        re.sub(r"_?\d+$", "", label) if not kind[-2:-1].isdigit() else re.sub(r"_\d+$", "", label)
-    )
-    if stem.replace("_", "").casefold() == kind.casefold():
+    if re.sub(r"_\d+$", "", label).replace("_", "").casefold() == kind.casefold():
         return kind
     if not kind[:1].isupper():  # a group, or a labelled chain
         return label
