@@ -113,11 +113,10 @@ def _binary(g: Grower) -> Value | None:
     elif kind == 2 and rank:
         axis = g.number(0, rank - 1)
         size = g.shape(x)[axis]
-        vector = g.parameter(size) if isinstance(size, int) else None
-        if vector is None:
-            y = g.constant()
+        if isinstance(size, int):
+            y = g.b(o.BroadcastInDim(g.shape(x), (axis,)), g.parameter(size))
         else:
-            y = g.b(o.BroadcastInDim(g.shape(x), (axis,)), vector)
+            y = g.constant()
     else:
         y = g.value(lambda t: is_float(t) and _broadcasts(t.shape, g.shape(x))) or x
     ops = [f.add, f.subtract, f.multiply, f.maximum, f.minimum]
@@ -310,9 +309,16 @@ def _is_image(t: TensorType) -> bool:
 def _at_least(dim: DimLike, low: int) -> bool:
     if isinstance(dim, int):
         return dim >= low
-    return dim.fold(
-        lambda n: SIZES[n], lambda c: c, lambda a, b: a + b, lambda a, b: a * b, lambda a, b: a // b
-    ) >= low
+    return (
+        dim.fold(
+            lambda n: SIZES[n],
+            lambda c: c,
+            lambda a, b: a + b,
+            lambda a, b: a * b,
+            lambda a, b: a // b,
+        )
+        >= low
+    )
 
 
 def _conv(g: Grower) -> Value | None:

@@ -10,7 +10,7 @@ one. The number of transposes never grows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Op, Pattern
@@ -152,32 +152,34 @@ class _Mover:
     def _hoist(self, r: Rewriter, node: Node, op: Transpose) -> Value | None:
         (old,) = node.operands
         above = r.old.node(old.node)
-        if r.users_left(old) != 1 or len(above.types) != 1 or above.op.spatial:
-            return None
-        operands = [r.map[v] for v in above.operands]
-        if isinstance(above.op, Reshape):
-            return self._hoist_reshape(r, above.op, operands[0], op.permutation)
-        if above.op.pattern not in (Pattern.ELEMENTWISE, Pattern.INDEX):
-            return None
-        back = inverse(op.permutation)
-        moved = above.op.transposed(back)
-        if moved is None or moved[1] != back:
-            return None
-        # Transposes that are left when this one is above: one for each operand that is not free.
-        free = [self.free(r, v, op.permutation) for v in operands]
-        cancelled = sum(
-            new is not None and self.real(r, v) is not None and r.users_left(was) == 1
-            for v, was, new in zip(operands, above.operands, free, strict=True)
-        )
-        if free.count(None) >= 1 + cancelled:
-            return None
-        return r(
-            moved[0],
-            *(
-                r(Transpose(op.permutation), v) if new is None else new
-                for v, new in zip(operands, free, strict=True)
-            ),
-        )
+        if isinstance(above.op, Reshape) and r.users_left(old) == 1:
+            return self._hoist_reshape(r, above.op, r.map[above.operands[0]], op.permutation)
+        cost, build = self._above(r, old, op.permutation)
+        return build() if cost < 1 else None
+
+    def _above(
+        self, r: Rewriter, old: Value, permutation: Permutation, depth: int = 0
+    ) -> tuple[int, Callable[[], Value]]:
+        """The cheapest way to have an old value transposed: transposes added, and how to emit it."""
+        x = r.map[old]
+        found = self.free(r, x, permutation)
+        if found is not None:
+            saved = self.real(r, x) is not None and r.users_left(old) == 1
+            return -1 if saved else 0, lambda: found
+        node = r.old.node(old.node)
+        back = inverse(permutation)
+        moved = node.op.transposed(back) if self._may_follow(r, node, old, depth) else None
+        if moved is not None and moved[1] == back:
+            ways = [self._above(r, v, permutation, depth + 1) for v in node.operands]
+            cost = sum(cost for cost, _ in ways)
+            if cost < 1:
+                with_op = moved[0]
+                return cost, lambda: r(with_op, *(build() for _, build in ways))
+        return 1, lambda: r(Transpose(permutation), x)
+
+    def _may_follow(self, r: Rewriter, node: Node, old: Value, depth: int) -> bool:
+        moves = node.op.pattern in (Pattern.ELEMENTWISE, Pattern.INDEX)
+        return moves and depth < MAX_DEPTH and r.users_left(old) == 1 and len(node.types) == 1
 
     def _hoist_reshape(
         self, r: Rewriter, op: Reshape, x: Value, permutation: Permutation

@@ -64,11 +64,12 @@ def outputs(program: Program, graph: Graph) -> dict[str, Array]:
     return interpret(graph, program.inputs, program.parameters)
 
 
-def assert_same_bits(expected: Array, found: Array) -> None:
-    """Equal numbers, NaN to NaN, and the same sign of zero."""
+def assert_same_bits(expected: Array, found: Array, *, zeros: bool) -> None:
+    """Equal numbers, NaN to NaN; `zeros` compares the signs of zeros too."""
     np.testing.assert_array_equal(found, expected)
     known = ~np.isnan(expected)
-    np.testing.assert_array_equal(np.signbit(found)[known], np.signbit(expected)[known])
+    if zeros:
+        np.testing.assert_array_equal(np.signbit(found)[known], np.signbit(expected)[known])
 
 
 @pytest.mark.parametrize("run", EXACT, ids=lambda run: run.__name__)
@@ -78,8 +79,10 @@ def test_exact_passes(run: Run, program: Program) -> None:
     new = run(program.graph)
     verify(new)
     found = outputs(program, new)
+    # Which zero max(0, -0) gives is not defined, and the operands may be swapped.
+    zeros = not {"maximum", "minimum"} & {node.op.name for node in program.graph.nodes}
     for name, expected in outputs(program, program.graph).items():
-        assert_same_bits(expected, found[name])
+        assert_same_bits(expected, found[name], zeros=zeros)
 
 
 @pytest.mark.parametrize("run", ROUNDED, ids=ROUNDED_NAMES)
