@@ -179,7 +179,10 @@ def _accumulate(
 def _emit_copied(
     spec: MatmulSpec, tile: MatmulTile, a: Operand, b: View, finish: Finish, scratch: View
 ) -> None:
-    """Products whose B is copied, one panel per task, into scratch memory ``[slot][K][nr]``."""
+    """Products whose B is copied, one panel per task, into scratch memory ``[slot][K + mr][nr]``.
+
+    The last ``mr`` rows of a slot take a tile of results, where their columns must be counted off.
+    """
     panels = ceil_div(spec.n, tile.nr)
     tasks = product((*spec.batch, panels))
     slots = scratch_slots(tasks)
@@ -193,7 +196,7 @@ def _emit_copied(
                 scratch.buffer,
                 spec.dtype,
                 (tile.nr, 1),
-                scratch.offset + slot * product((spec.k, tile.nr)),
+                scratch.offset + slot * product((spec.k + tile.mr, tile.nr)),
             )
             _copy_panel(spec, tile, b, batch, panel, copy)
             _multiply_copied(spec, tile, a, copy, batch, panel, rows, finish)
@@ -239,16 +242,17 @@ def _multiply_copied(
     def partial(row: Extent, count: int) -> None:
         # The number of columns is not known: through memory, so that they can be counted off.
         acc = accumulate(row, count)
-        memory = Registers(count, tile.nr, spec.dtype)
+        results = copy.shifted((spec.k, 0))
         for i in range(count):
             for column, lanes in vector_pieces(tile.nr, tile.lanes):
-                memory.set(acc.get(i, column, lanes), i, column)
-        for i in range(count):
+                results.store(acc.get(i, column, lanes), (i, column))
+        left = bind(i64(spec.n - start))
+        with loop(count) as i:
 
-            def store(column: Extent, lanes: int, i: int = i) -> None:
-                finish((*batch, row + i, start + column), memory.get(i, column, lanes), lanes)
+            def store(column: Extent, lanes: int) -> None:
+                finish((*batch, row + i, start + column), results.load((i, column), lanes), lanes)
 
-            along(bind(i64(spec.n - start)), tile.lanes, store)
+            along(left, tile.lanes, store)
 
     def every_row(body: Callable[[Extent, int], None]) -> None:
         with loop(rows.number) as number:

@@ -95,7 +95,7 @@ def _columns(spec: MatmulSpec, target: CpuTarget, lanes: int) -> int:
     n, m = static(spec.n), static(spec.m)
     widest = 4 if target.vector_registers == 32 else 3
     if n is None:
-        return widest - 1
+        return 4 if target.vector_registers == 32 else 2
     if m is not None and m <= 2:
         # A few rows need many columns in flight to hide the latency of a multiply-add.
         widest = 8
@@ -176,9 +176,9 @@ def scratch_bytes(spec: MatmulSpec, target: CpuTarget) -> Extent:
     """Bytes of scratch memory that :func:`emit_matmul` needs for ``spec``; 0 for most."""
     if not needs_scratch(spec):
         return 0
-    nr = choose_matmul(spec, target).nr
-    slots = scratch_slots(product((*spec.batch, ceil_div(spec.n, nr))))
-    return product((slots, spec.k, nr, np.dtype(spec.dtype).itemsize))
+    tile = choose_matmul(spec, target)
+    slots = scratch_slots(product((*spec.batch, ceil_div(spec.n, tile.nr))))
+    return product((slots, spec.k + tile.mr, tile.nr, np.dtype(spec.dtype).itemsize))
 
 
 def scratch_slots(tasks: Extent) -> int:

@@ -119,9 +119,9 @@ def run_unpacked(
     sizes = [(m, n, k), (1, 1, 1), (3, 33, 2), (70, 31, 17)] if symbolic else [(m, n, k)]
     for m, n, k in sizes:
         spec = MatmulSpec(m, n, k, batch, layout)
-        nr = choose_matmul(MatmulSpec(em, en, ek, batch, layout), target).nr
+        tile = choose_matmul(MatmulSpec(em, en, ek, batch, layout), target)
         # The symbolic kernel reserves all of its slots; a static one as many as it has tasks.
-        room = 32 * k * nr if symbolic else int(scratch_bytes(spec, target)) // 4
+        room = 32 * (k + tile.mr) * tile.nr if symbolic else int(scratch_bytes(spec, target)) // 4
         rng = np.random.default_rng(m)
         a, b = rng.normal(size=(*batch, m, k)), rng.normal(size=(*batch, k, n))
         a, b = a.astype("f4"), b.astype("f4")
