@@ -56,12 +56,12 @@ from graphc.ops.reduce import (
     ReduceSum,
 )
 from graphc.ops.region import Fusion
+from graphc.ops.reshape import Reshape
 from graphc.ops.resize import Resize
 from graphc.ops.shape import (
     BroadcastInDim,
     Concatenate,
     Pad,
-    Reshape,
     Reverse,
     Slice,
     Transpose,

@@ -17,7 +17,8 @@ from graphc.ir.op import Op, OpError
 from graphc.ops import binary, reduce, unary
 from graphc.ops.errors import check_axis, show
 from graphc.ops.numerics import integer_range, working
-from graphc.ops.shape import BroadcastInDim, Reshape
+from graphc.ops.reshape import Reshape
+from graphc.ops.shape import BroadcastInDim
 from graphc.ops.source import Constant, DimValue
 
 Scalar = int | float | bool

@@ -379,7 +379,7 @@ def _fusion(rng: Rng) -> Sample:
     shape = shape_of(rng, 1)
     b = GraphBuilder("body")
     x, y = (b(o.Input(name, DType.F32, shape)) for name in "xy")
-    z = functional.relu(b, functional.add(b, x, functional.multiply(b, y, 2.0)))
+    z = b(o.Relu(), functional.add(b, x, functional.multiply(b, y, 2.0)))
     body = b.build([("z", z), ("s", functional.sum(b, z, 0))])
     return o.Fusion("map", body), [array(rng, DType.F32, shape) for _ in "xy"]
 

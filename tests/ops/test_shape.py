@@ -15,7 +15,8 @@ from graphc.ir.dim import Dim
 from graphc.ir.dtype import DType
 from graphc.ir.op import Op, OpError
 from graphc.ir.types import TensorType
-from graphc.ops.shape import _segments, permute_broadcast
+from graphc.ops.reshape import segments
+from graphc.ops.shape import permute_broadcast
 from tests.ops.samples import SAMPLES
 from tests.ops.torch_oracle import agree, quick, tensor
 
@@ -77,7 +78,7 @@ def test_reshape_of_named_dims_compares_polynomials() -> None:
     ],
 )
 def test_reshape_indices_stay_in_the_shortest_runs(old: Any, new: Any, expected: Any) -> None:
-    found = [((a.start, a.stop), (b.start, b.stop)) for a, b in _segments(old, new)]
+    found = [((a.start, a.stop), (b.start, b.stop)) for a, b in segments(old, new)]
     assert found == expected
 
 
