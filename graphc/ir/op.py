@@ -64,7 +64,8 @@ class Pattern(Enum):
 class Emitter(Protocol):
     """Scalar arithmetic an op's `compute` is written in; lowering implements it over TIR.
 
-    Index expressions are integers: plain +, -, *, //, % work on them and on Python ints.
+    Index expressions are i64 expressions on which plain +, -, *, // (rounding down), % work, also
+    with Python ints; `cast`, `compare`, `select` and `binary` take them like any other.
     """
 
     def constant(self, value: float | int | bool, dtype: DType) -> Expr:
@@ -155,7 +156,8 @@ class Op:
 
         `op(transpose(a, p), transpose(b, p)) == transpose(op2(a, b), q)` for the returned
         `(op2, q)`. Elementwise ops return themselves and `p`; reductions, pad, slice, reverse and
-        concatenate remap their axes.
+        concatenate remap their axes. Operands 1, 2, ... of composites and spatial ops (weights,
+        statistics) stay as they are.
         """
         return None
 

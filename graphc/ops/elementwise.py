@@ -133,9 +133,8 @@ class Elementwise(Op):
             for t, value in ((t, read(slot, index)) for slot, t in enumerate(operands))
         ]
         value = self.formula(e, working(operands[0].dtype), *args)
-        (result,) = self.infer(*operands)
-        narrowed = working(result.dtype) is not result.dtype
-        return e.cast(value, result.dtype) if narrowed else value
+        result = self.result_dtype(operands[0].dtype)
+        return e.cast(value, result) if working(result) is not result else value
 
     def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> DimLike:
         """Operations in the formula, times the elements."""
