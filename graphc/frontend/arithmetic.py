@@ -195,9 +195,15 @@ def _decide(op: str, x: Any, y: Any, bounds: Mapping[str, Bounds]) -> bool:
                 return False
     dim = x if isinstance(x, Dim) else y
     name = names_of(dim)[0]
+    other = y if dim is x else x
+    bound = (
+        f"declare it as `{name} <= {other}`, or "
+        if isinstance(other, int) and str(dim) == name
+        else ""
+    )
     raise RejectError(
         f"whether `{x} {op} {y}` depends on the dim `{name}`, which is only known at run time",
         code="E0219",
         label="cannot be decided while the graph is built",
-        help=f"give the dim a bound where it is declared, `{name} <= 512`, or fix it with `--dim {name}=8`",
+        help=f"{bound}fix the dim with `--dim {name}=8`",
     )

@@ -199,5 +199,8 @@ class Blocks(Statements):
 def block_signature(node: ast.Block) -> Signature:
     """The parameters of a block as a signature; kinds and shapes are checked apart."""
     return Signature(
-        tuple(Parameter(p.name.id, required=p.default is None) for p in node.parameters)
+        tuple(
+            Parameter(p.name.id, required=p.default is None, written=p.span.text)
+            for p in node.parameters
+        )
     )

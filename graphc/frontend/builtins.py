@@ -11,7 +11,6 @@ from graphc.ir.dtype import DType
 
 CONSTANTS: dict[str, Any] = {
     "pi": math.pi,
-    "e": math.e,
     "inf": math.inf,
     **{d.value: d for d in DType if d is not DType.BOOL},
 }

@@ -18,7 +18,7 @@ from graphc.frontend.emission import Emission
 from graphc.frontend.layers.base import LayerClass
 from graphc.frontend.names import undefined
 from graphc.frontend.report import FailedError, RejectError
-from graphc.frontend.scope import Frame
+from graphc.frontend.scope import Frame, assigned
 from graphc.frontend.signature import Function, assign, converted
 from graphc.frontend.values import (
     POISON,
@@ -140,6 +140,8 @@ class Expressions(Emission):
         for table in (frame.env, frame.module.names, BUILTINS):
             if node.id in table:
                 return table[node.id]
+        if any(name.id == node.id for name in assigned(frame.definition.body)):
+            self.report.fail("E0301", f"`{node.id}` has no value yet", node.span, "used too early")
         undefined(self.report, node, [*frame.env, *frame.module.names, *BUILTINS])
         raise FailedError
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, Union
 
 from graphc.diagnostics import nearest
 from graphc.frontend.initialisers import Initializer
+from graphc.frontend.limits import Limits
 from graphc.frontend.values import Tensor, describe, shown
 from graphc.ir.dim import Dim, DimLike
 from graphc.ir.dtype import DType
@@ -83,6 +84,8 @@ def _try(value: Any, hint: Any) -> tuple[bool, Any]:
 def _try_tuple(value: Any, options: tuple[Any, ...]) -> tuple[bool, Any]:
     if not isinstance(value, (tuple, list, range)):
         return False, None
+    if len(value) > Limits.length:
+        raise MismatchError(f"has {len(value):,} elements, more than {Limits.length:,}", "E0502")
     if len(options) == 2 and options[1] is Ellipsis:
         items = [_try(v, options[0]) for v in value]
     elif len(options) == len(value):

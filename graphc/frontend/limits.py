@@ -10,9 +10,10 @@ class Limits:
     """Bounds of one elaboration. The largest models of the zoo stay below a tenth of each."""
 
     depth: int = 40  # blocks inside blocks
-    steps: int = 1_000_000  # expressions evaluated
-    iterations: int = 200_000  # loop bodies run
-    nodes: int = 40_000  # nodes in the graph
+    steps: int = 400_000  # statements run and expressions evaluated
+    iterations: int = 100_000  # loop bodies run
+    uses: int = 8_000  # layers and blocks used
+    nodes: int = 20_000  # nodes in the graph
     elements: int = 2**40  # elements of one tensor
     parameters: int = 2**36  # elements of all parameters
     length: int = 100_000  # elements of a list, characters of a string
@@ -39,6 +40,7 @@ class Budget:
         self.limits = limits
         self.steps = 0
         self.iterations = 0
+        self.uses = 0
 
     def step(self) -> None:
         """One expression."""
@@ -58,6 +60,16 @@ class Budget:
                 "E0502",
                 f"the loops of this model run more than {self.limits.iterations:,} times",
                 "`for` is unrolled while the graph is built; a loop at run time is a `scan`",
+            )
+
+    def use(self) -> None:
+        """One use of a layer or block."""
+        self.uses += 1
+        if self.uses > self.limits.uses:
+            raise LimitError(
+                "E0503",
+                f"this model uses more than {self.limits.uses:,} layers and blocks",
+                "look for a block that uses itself more than once",
             )
 
     def nodes(self, count: int) -> None:

@@ -139,7 +139,8 @@ class _Definition:
             if isinstance(n, ast.Name)
         }
         for name in [*self.local.values(), *self.assigned.values()]:
-            if name.id in self.used or name.id.startswith("_") or name.id in loops:
+            skip = name.id in self.used or name.id in loops or name.id in self.dims
+            if skip or name.id.startswith("_"):
                 continue
             what = "an argument that" if name.id in self.local else "given a value that"
             self.report.warn(

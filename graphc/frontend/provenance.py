@@ -9,7 +9,7 @@ from graphc.ir.dim import DimLike
 from graphc.ir.graph import GraphBuilder, Node, Value
 from graphc.ir.op import OpError, Pattern
 from graphc.ir.types import TensorType
-from graphc.ops import ConvGeneral, Reshape
+from graphc.ops import ConvGeneral, Input, Reshape
 from graphc.source import Span
 
 Place = tuple[Span, str]
@@ -29,6 +29,9 @@ class Provenance:
     def of(self, value: Value) -> tuple[Place, ...]:
         """The place a value comes from, as a related label: "gives f32[N, 256], from f32[N, 16, 4, 4]"."""
         type = self.b.type_of(value)
+        if isinstance(self.b.node_of(value).op, Input):
+            span_of_input = self.b.node_of(value).span
+            return ((span_of_input, f"is {type}"),) if span_of_input is not None else ()
         if value in self._made:
             span, inputs = self._made[value]
             changed = [str(t) for t in inputs if t != type]
@@ -51,10 +54,6 @@ class Provenance:
         if span is None:
             return ()
         return ((span, f"{size} comes from here, {self.b.type_of(seen)}"),)
-
-    def origin(self, value: Value) -> tuple[Place, ...]:
-        """`of`, and the place of the last axis where that is another one."""
-        return self.of(value)
 
 
 def _carrier(b: GraphBuilder, node: Node, axis: int, size: DimLike) -> Value | None:

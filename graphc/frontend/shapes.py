@@ -123,7 +123,14 @@ def _differs(
     certain = not isinstance(wanted, (int, Dim)) or proves_ne(wanted, size, bounds)
     related = [(dim.span, "declared here")]
     if text in frame.bound and frame.bound[text] != dim.size.span:
-        related.append((frame.bound[text], f"`{text}` is bound to {wanted} here"))
+        related.append(
+            (
+                frame.bound[text],
+                f"`{text}` comes from here"
+                if text == str(wanted)
+                else f"`{text}` is bound to {wanted} here",
+            )
+        )
     return report.error(
         "E0217",
         f"`{match.name}` needs {shown} and gets {match.tensor.type}: {size}"

@@ -31,8 +31,11 @@ class Parameter:
     default: Any = None
     required: bool = True
     keyword_only: bool = False
+    written: str | None = None  # a block's parameter as its author wrote it
 
     def __str__(self) -> str:
+        if self.written is not None:
+            return self.written
         text = f"{self.name}: {spelled(self.hint)}"
         return text if self.required else f"{text} = {shown(self.default)}"
 
@@ -109,13 +112,13 @@ def assign(
             elif signature.variadic:
                 rest.append(argument)
             else:
-                takes = "no arguments" if not free else f"at most {len(free)} positional"
+                takes = "no arguments" if not free else f"at most {len(free)} by position"
                 failure = report.error(
                     "E0403",
                     f"{what} takes {takes}",
                     argument.span,
                     "one too many",
-                    help=f"{what.split()[-1]} is declared as {signature}",
+                    help=f"it is `{what.split()[-1]}{signature}`",
                 )
             continue
         name = argument.name.id
@@ -142,7 +145,7 @@ def assign(
             f"{what} needs {names}",
             span,
             f"{missing[0]} is missing",
-            help=f"it is declared as {signature}",
+            help=f"it is `{what.split()[-1]}{signature}`",
         )
     if failure is not None:
         raise failure

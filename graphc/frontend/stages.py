@@ -315,6 +315,7 @@ class Stages(Expressions):
         method: Method | None = None,
     ) -> Any:
         """Applies something that owns parameters at its place."""
+        self.budget.use()
         slot = len(self.uses)
         self.uses.append(None)
         if isinstance(target, SubChainValue):

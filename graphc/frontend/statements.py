@@ -69,7 +69,8 @@ class Statements(Stages):
         except FailedError:
             self.poison_assigned(node, frame)
             frame.failed = True
-            return Returned(POISON) if isinstance(node, ast.Return) else None
+            ends = isinstance(node, ast.Return) and isinstance(frame.definition, ast.Block)
+            return Returned(POISON) if ends else None
         except LimitError as limit:
             if not limit.reported:
                 limit.reported = True
@@ -79,15 +80,16 @@ class Statements(Stages):
     # ---- The edges of a model -----------------------------------------------------------------
 
     def _input(self, node: ast.Input, frame: Frame) -> None:
-        self._only(frame, node, ast.Model, "an input is declared", "a block takes `x: f32[...]`")
+        self._only(frame, node, ast.Model, "input", "a block declares `x: f32[...]` in its head")
         if node.name.id in frame.bound:
-            self.report.fail(
+            self.report.error(
                 "E0305",
                 f"`{node.name.id}` is defined twice",
                 node.name.span,
                 "defined again here",
                 related=[(frame.bound[node.name.id], "first defined here")],
             )
+            return
         shape: list[DimLike] = []
         failure: FailedError | None = None
         for dim in node.type.dims:
@@ -147,7 +149,7 @@ class Statements(Stages):
         self.b.dims[dim.size.id] = Bounds(old.low, high)
 
     def _output(self, node: ast.Output, frame: Frame) -> None:
-        self._only(frame, node, ast.Model, "an output is declared", "a block ends with `return`")
+        self._only(frame, node, ast.Model, "output", "a block ends with `return`")
         if node.value is not None:
             value = self.value(node.value, frame)
             values = value if isinstance(value, tuple) and len(node.names) > 1 else (value,)
@@ -166,14 +168,14 @@ class Statements(Stages):
             self.outputs.append((name.id, value.value))
 
     def _return(self, node: ast.Return, frame: Frame) -> Returned:
-        self._only(frame, node, ast.Block, "`return` ends", "a model ends with `output y`")
+        self._only(frame, node, ast.Block, "return", "a model ends with `output y`")
         return Returned(self.evaluate(node.value, frame))
 
-    def _only(self, frame: Frame, node: ast.Node, kind: type, what: str, help: str) -> None:
+    def _only(self, frame: Frame, node: ast.Node, kind: type, word: str, help: str) -> None:
         """Reports E0515 for a statement that belongs into the other kind of definition."""
         if not isinstance(frame.definition, kind):
             place = "model" if kind is ast.Model else "block"
-            self.report.fail("E0515", f"{what} in a {place} only", node.span, help=help)
+            self.report.fail("E0515", f"`{word}` belongs into a {place}", node.span, help=help)
 
     # ---- Definitions --------------------------------------------------------------------------
 

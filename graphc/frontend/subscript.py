@@ -199,5 +199,5 @@ def _undecided(at: DimLike, other: str, dim: DimLike) -> RejectError:
         f"whether {at} or {other} is smaller depends on the dim `{names[0]}`",
         code="E0219",
         label="cannot be decided while the graph is built",
-        help=f"give the dim a bound where it is declared, or fix it with `--dim {names[0]}=8`",
+        help=f"fix the dim with `--dim {names[0]}=8`",
     )

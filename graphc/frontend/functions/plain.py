@@ -6,7 +6,6 @@ import builtins
 from typing import Any
 
 from graphc.frontend.kinds import Number
-from graphc.frontend.limits import Limits
 from graphc.frontend.report import RejectError
 from graphc.frontend.signature import Registry
 from graphc.ir.dim import DimLike
@@ -16,12 +15,6 @@ FUNCTIONS = Registry()
 _add = FUNCTIONS.add("Values")
 
 Items = tuple[Any, ...]
-
-
-def _bounded(items: Items, name: str) -> Items:
-    if len(items) > Limits.length:
-        raise RejectError(f"{name} has {len(items):,} elements", code="E0502", argument=name)
-    return items
 
 
 @_add
@@ -35,7 +28,7 @@ def range_(b: GraphBuilder, start: int, stop: int | None = None, step: int = 1) 
 @_add
 def enumerate_(b: GraphBuilder, items: Items, start: int = 0) -> list[Any]:
     """Pairs of a number, counted from `start`, and an element."""
-    return list(builtins.enumerate(_bounded(items, "items"), start))
+    return list(builtins.enumerate(items, start))
 
 
 @_add
@@ -44,13 +37,13 @@ def zip_(b: GraphBuilder, *items: Items) -> list[Any]:
     if len({len(i) for i in items}) > 1:
         lengths = ", ".join(str(len(i)) for i in items)
         raise RejectError(f"zip needs lists of one length and gets {lengths}")
-    return list(builtins.zip(*(_bounded(i, "items") for i in items), strict=True))
+    return list(builtins.zip(*items, strict=True))
 
 
 @_add
 def reversed_(b: GraphBuilder, items: Items) -> list[Any]:
     """The elements, last one first."""
-    return list(_bounded(items, "items"))[::-1]
+    return list(items)[::-1]
 
 
 @_add
