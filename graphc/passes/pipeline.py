@@ -20,6 +20,7 @@ from graphc.passes.constants import fold_constants
 from graphc.passes.cse import eliminate_common_subexpressions
 from graphc.passes.dead_code import remove_dead_code
 from graphc.passes.decompose import Keep, decompose
+from graphc.passes.dilated_input import fill_holes
 from graphc.passes.fuse import fuse
 from graphc.passes.halo import make_halos
 from graphc.passes.layout import channels_last
@@ -96,6 +97,7 @@ def passes(keep: Keep = row_kernels) -> tuple[Pass, ...]:
         Pass("layout", channels_last),
         Pass("decompose", lambda graph: decompose(graph, keep)),
         Pass("transposes", lambda graph: tidy(sink_transposes(tidy(graph)))),
+        Pass("fill-holes", fill_holes),
         Pass("halo", make_halos),
         Pass("fuse", fuse),
     )

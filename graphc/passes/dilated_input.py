@@ -1,0 +1,59 @@
+"""Transposed convolutions without multiplying by the zeros between their input's elements.
+
+A transposed convolution is a convolution of an input with holes (`lhs_dilation`). Where its windows do not overlap
+(kernel = stride, as in a U-Net's upsampling) each input pixel makes a patch of its own: one matrix product
+[N * pixels, C] @ [C, patch * O], and the patches laid out side by side. Otherwise the holes become data: a `pad` with
+interior zeros, and a plain convolution of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.rewrite import Rewriter, rewrite
+from graphc.ops import ConvGeneral, DotGeneral, Pad, Reshape, Reverse, Transpose
+
+
+def fill_holes(graph: Graph) -> Graph:
+    """The graph without `lhs_dilation` in channels-last convolutions."""
+
+    def rule(r: Rewriter, node: Node, operands: tuple[Value, ...]) -> Value | None:
+        op = node.op
+        if not isinstance(op, ConvGeneral) or not op.channels_last or set(op.lhs_dilation) == {1}:
+            return None
+        return _patches(r, op, operands) or _holes(r, op, operands)
+
+    return rewrite(graph, rule)
+
+
+def _patches(r: Rewriter, op: ConvGeneral, operands: tuple[Value, ...]) -> Value | None:
+    """The product form, where windows tile the result exactly."""
+    x, w = operands
+    data, weight = r.type_of(x), r.type_of(w)
+    kernel = weight.shape[2:]
+    rank = len(kernel)
+    tiling = all(
+        k == s and pair == (s - 1, s - 1)
+        for k, s, pair in zip(kernel, op.lhs_dilation, op.padding, strict=True)
+    )
+    if not tiling or op.groups != 1 or set(op.strides) | set(op.rhs_dilation) != {1}:
+        return None
+    # The convolution meets its kernel back to front: patch position a takes tap k - 1 - a.
+    flipped = r(Reverse(tuple(range(2, 2 + rank))), w)
+    matrix = r(Transpose((1, *range(2, 2 + rank), 0)), flipped)
+    y = r(DotGeneral((), (), (1 + rank,), (0,)), x, matrix)  # [N, *pixels, *patch, O]
+    order = [0, *(d for i in range(rank) for d in (1 + i, 1 + rank + i)), 1 + 2 * rank]
+    batch, *pixels, _ = data.shape
+    size = [p * k for p, k in zip(pixels, kernel, strict=True)]
+    return r(Reshape((batch, *size, weight.shape[0])), r(Transpose(tuple(order)), y))
+
+
+def _holes(r: Rewriter, op: ConvGeneral, operands: tuple[Value, ...]) -> Value:
+    """The padded form."""
+    x, w = operands
+    rank = len(op.strides)
+    low, high = ((0, *(pair[side] for pair in op.padding), 0) for side in (0, 1))
+    interior = (0, *(s - 1 for s in op.lhs_dilation), 0)
+    plain = replace(op, lhs_dilation=(1,) * rank, padding=((0, 0),) * rank)
+    return r(plain, r(Pad(low, high, interior, 0.0), x), w)
