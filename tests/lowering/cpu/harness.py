@@ -112,11 +112,11 @@ def build(kernel: Any, target: CpuTarget) -> Library:
 
 
 def guarded(shape: tuple[int, ...], dtype: str = "float32") -> tuple[np.ndarray, Any]:
-    """A misaligned NaN-filled output array between canaries, and a check that they survived."""
+    """A misaligned NaN-filled array between canaries (NaN too), and a check that they survived."""
     kind = np.dtype(dtype)
     size = int(np.prod(shape)) if shape else 1
     pad = 64
-    raw = np.full((size + 2 * pad) * kind.itemsize + 64, 0xA5, np.uint8)
+    raw = np.full((size + 2 * pad) * kind.itemsize + 64, 0xFF, np.uint8)
     # One element past a 64-byte boundary: aligned for the element and for nothing wider.
     start = (-raw.ctypes.data) % 64 + kind.itemsize
     whole = raw[start : start + (size + 2 * pad) * kind.itemsize].view(kind)
