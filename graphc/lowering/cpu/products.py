@@ -51,7 +51,8 @@ def select_product(
         order = op.rhs_batch + op.rhs_contract + op.rhs_free(rhs.rank)
         batch = tuple(array.shape[i] for i in op.rhs_batch)
         k = int(np.prod([array.shape[i] for i in op.rhs_contract], dtype=np.int64))
-        return array.transpose(order).reshape(*batch, k, -1)
+        stacked: Array = array.transpose(order).reshape(*batch, k, -1)
+        return stacked
 
     name = f"dot{op.rhs_batch}{op.rhs_contract}"
     return product_kernel(
