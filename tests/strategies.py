@@ -113,10 +113,9 @@ def _binary(g: Grower) -> Value | None:
     elif kind == 2 and rank:
         axis = g.number(0, rank - 1)
         size = g.shape(x)[axis]
+        y = g.constant()
         if isinstance(size, int):
             y = g.b(o.BroadcastInDim(g.shape(x), (axis,)), g.parameter(size))
-        else:
-            y = g.constant()
     else:
         y = g.value(lambda t: is_float(t) and _broadcasts(t.shape, g.shape(x))) or x
     ops = [f.add, f.subtract, f.multiply, f.maximum, f.minimum]

@@ -1,0 +1,61 @@
+"""The pipeline: order, stopping, reports, and a verifier that names the pass."""
+
+from __future__ import annotations
+
+import pytest
+
+from graphc.ir.dtype import DType
+from graphc.ir.graph import Graph, GraphBuilder, Node
+from graphc.ir.types import TensorType
+from graphc.ir.verify import VerifyError
+from graphc.ops import Add, Input, Relu
+from graphc.passes import pipeline
+
+
+def example() -> Graph:
+    b = GraphBuilder("g")
+    x = b(Input("x", DType.F32, (2,)))
+    b(Add(), x, x)
+    return b.build([("y", b(Relu(), b(Relu(), x)))])
+
+
+def test_names_are_unique_and_ordered() -> None:
+    names = pipeline.names()
+    assert len(set(names)) == len(names)
+    assert names[0] == "canonicalise"
+    assert names[-1] == "fuse"
+    assert names.index("layout") < names.index("transposes") < names.index("halo")
+
+
+@pytest.mark.parametrize("until", pipeline.names())
+def test_stops_after_any_pass(until: str) -> None:
+    seen: list[str] = []
+    graph, report = pipeline.run(example(), until=until, observe=lambda name, _: seen.append(name))
+    assert seen == [step.name for step in report.steps]
+    assert seen == list(pipeline.names()[: pipeline.names().index(until) + 1])
+    assert report.steps[-1].nodes_after == len(graph)
+    assert report.seconds == sum(step.seconds for step in report.steps)
+
+
+def test_report_counts_nodes_and_says_what_changed() -> None:
+    steps = {step.name: step for step in pipeline.run(example())[1].steps}
+    assert (steps["canonicalise"].nodes_before, steps["canonicalise"].nodes_after) == (4, 3)
+    assert steps["canonicalise"].changed
+    assert (steps["simplify"].nodes_before, steps["simplify"].nodes_after) == (3, 2)
+    assert not steps["layout"].changed
+
+
+def test_unknown_pass() -> None:
+    with pytest.raises(ValueError, match="there is no pass 'inline'; the passes are canonicalise,"):
+        pipeline.run(example(), until="inline")
+
+
+def test_a_broken_pass_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoil(graph: Graph) -> Graph:
+        *rest, last = graph.nodes
+        wrong = Node(last.id, last.op, last.operands, (TensorType(DType.F32, (3,)),))
+        return Graph(graph.name, graph.dims, [*rest, wrong], graph.outputs)
+
+    monkeypatch.setattr(pipeline, "simplify", spoil)
+    with pytest.raises(VerifyError, match="after pass simplify: types equal inferred types: node"):
+        pipeline.run(example())
