@@ -23,7 +23,7 @@ def main() -> int:
 
     start = time.perf_counter()
     module = model.compile(weights=HERE / "lenet.safetensors")
-    module.save(OUT / "lenet", overwrite=True)
+    module.save(OUT / "lenet")
     print(f"compiled in {time.perf_counter() - start:.1f} s")
 
     _, _, images, labels = digits()
@@ -43,11 +43,17 @@ def main() -> int:
 
     print(f"held-out digits   {len(labels)}")
     print(f"accuracy          {accuracy:.2%}")
-    print(f"time per image    {statistics.median(seconds) * 1e6:.0f} µs (one at a time, from Python)")
-    print(f"module            {_shown(OUT / 'lenet')}/  (module.so, module.h, example.c, weights, manifest)")
+    print(
+        f"time per image    {statistics.median(seconds) * 1e6:.0f} µs (one at a time, from Python)"
+    )
+    print(
+        f"module            {_shown(OUT / 'lenet')}/  (module.so, module.h, example.c, weights, manifest)"
+    )
     print(f"diagram           {_shown(picture)}")
     if picture.suffix == ".dot":
-        print("                  (install Graphviz and run it again for an SVG: apt install graphviz)")
+        print(
+            "                  (install Graphviz and run it again for an SVG: apt install graphviz)"
+        )
     return 0 if accuracy >= 0.97 else 1
 
 
