@@ -119,6 +119,7 @@ class _Writer:
             bgcolor="white",
             fontname=style.FONT,
             fontcolor=style.INK,
+            fontsize=str(style.NAME_SIZE),
             nodesep="0.28",
             ranksep="0.34" if self.down else "0.42",
             pad="0.3",
