@@ -1,7 +1,9 @@
 """One contender in a process of its own: loads a model once, then runs it on request.
 
-Speaks JSON lines on standard input and output: {"do": "run", "calls": n} answers {"seconds": per call, "waited": share
-of the time its threads sat in the run queue}; {"do": "result", "path": p} saves the outputs as .npz.
+Takes its job as JSON in the first argument: `kind`, `name` (of the workload), `threads`, and the paths `module`,
+`onnx`, `weights`, `feeds`. Speaks JSON lines on standard input and output: {"do": "run", "calls": n} answers
+{"seconds": per call, "waited": share of the time that its threads sat in the run queue}; {"do": "result", "path": p}
+saves the outputs as .npz.
 """
 
 from __future__ import annotations
@@ -11,67 +13,79 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # graphc, also where it is not installed
+
+Arrays = dict[str, np.ndarray]
 Runner = Callable[[], list[np.ndarray]]
+Job = dict[str, Any]
 
 
-def ours(folder: str, feeds: dict[str, np.ndarray], threads: int) -> Runner:
+def ours(job: Job, feeds: Arrays) -> Runner:
     import graphc
 
-    module = graphc.open(folder, threads=threads)
+    module = graphc.open(job["module"], threads=job["threads"])
     return lambda: list(module(**feeds).values())
 
 
-def onnxruntime(path: str, feeds: dict[str, np.ndarray], threads: int) -> Runner:
+def onnxruntime(job: Job, feeds: Arrays) -> Runner:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    names = [i.name for i in session.get_inputs()]
-    bound = dict(zip(names, feeds.values(), strict=True))
+    options.intra_op_num_threads = job["threads"]
+    session = ort.InferenceSession(job["onnx"], options, providers=["CPUExecutionProvider"])
+    bound = dict(zip([i.name for i in session.get_inputs()], feeds.values(), strict=True))
     return lambda: session.run(None, bound)
 
 
-def openvino(path: str, feeds: dict[str, np.ndarray], threads: int) -> Runner:
+def openvino(job: Job, feeds: Arrays) -> Runner:
     import openvino as ov
 
     settings = {
-        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_NUM_THREADS": job["threads"],
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": "f32",  # bf16 is its default where the machine has it
     }
-    request = ov.Core().compile_model(path, "CPU", settings).create_infer_request()
+    request = ov.Core().compile_model(job["onnx"], "CPU", settings).create_infer_request()
     arrays = list(feeds.values())
 
     def run() -> list[np.ndarray]:
-        result = request.infer(arrays)
-        return [result[o] for o in result]
+        return list(request.infer(arrays, share_inputs=True, share_outputs=True).values())
 
     return run
 
 
-def torch(name: str, feeds: dict[str, np.ndarray], threads: int) -> Runner:
+def torch(job: Job, feeds: Arrays) -> Runner:
     import torch as th
-    from workloads import WORKLOADS
+    from prepare import load_twin, outputs, tensors
+    from workloads import find
 
-    th.set_num_threads(threads)
-    th.set_grad_enabled(False)
-    twin = WORKLOADS[name].twin()
-    arguments = [th.from_numpy(a) for a in feeds.values()]
+    th.set_num_threads(job["threads"])
+    twin = load_twin(find(job["name"]), Path(job["weights"]))
+    if job["kind"] == "torch.compile":
+        import torch._inductor.config as inductor
 
-    def run() -> list[np.ndarray]:
-        result = twin(*arguments)
-        return [r.numpy() for r in (result if isinstance(result, tuple) else (result,))]
+        inductor.freezing = (
+            True  # weights are constants here as for everybody else: packed at build time
+        )
+        twin = th.compile(twin)
+    arguments = tensors(feeds)
+    return lambda: outputs(twin(*arguments))
 
-    return run
 
-
-RUNNERS = {"graphc": ours, "onnxruntime": onnxruntime, "openvino": openvino, "torch": torch}
+RUNNERS: dict[str, Callable[[Job, Arrays], Runner]] = {
+    "graphc": ours,
+    "onnxruntime": onnxruntime,
+    "openvino": openvino,
+    "torch": torch,
+    "torch.compile": torch,
+}
 
 
 def waited() -> float:
@@ -85,27 +99,40 @@ def waited() -> float:
     return total * 1e-9
 
 
-def main() -> None:
-    kind, model, feeds_path, threads = sys.argv[1:5]
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints must not mix with the answers
-    with np.load(feeds_path, allow_pickle=False) as file:
-        feeds = {k: file[k] for k in file.files}
-    run = RUNNERS[kind](model, feeds, int(threads))
-    run()
-    print(json.dumps({"ready": True}), file=answers, flush=True)
+def serve(run: Runner, answer: Callable[..., None]) -> None:
+    """Answers requests until standard input ends."""
     for line in sys.stdin:
         request = json.loads(line)
         if request["do"] == "result":
             np.savez(request["path"], *run())
-            print(json.dumps({"saved": True}), file=answers, flush=True)
+            answer(saved=True)
             continue
         before, start = waited(), time.perf_counter()
         for _ in range(request["calls"]):
             run()
         seconds = time.perf_counter() - start
-        answer = {"seconds": seconds / request["calls"], "waited": (waited() - before) / seconds}
-        print(json.dumps(answer), file=answers, flush=True)
+        answer(seconds=seconds / request["calls"], waited=(waited() - before) / seconds)
+
+
+def main() -> None:
+    job = json.loads(sys.argv[1])
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints must not mix with the answers
+
+    def answer(**values: object) -> None:
+        print(json.dumps(values), file=answers, flush=True)
+
+    try:
+        with np.load(job["feeds"], allow_pickle=False) as file:
+            feeds = {k: file[k] for k in file.files}
+        run = RUNNERS[job["kind"]](job, feeds)
+        run()
+        answer(ready=True)
+        serve(run, answer)
+    except Exception as error:
+        traceback.print_exc()
+        answer(error=f"{type(error).__name__}: {error}")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,221 @@
+"""Single kernels against PyTorch, one thread each, alternating in one process; the best of many runs.
+
+Usage: ``python -m benchmarks.kernels [--target native] [--rounds 15] [FAMILY ...]`` prints a Markdown
+table per family (``matmul``, ``conv``, ``depthwise``, ``attention``). One thread and the best run are
+what a shared machine can still measure; ratios count, not the numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from graphc.lowering.cpu import vmath
+from graphc.lowering.cpu.build import compile_object
+from graphc.lowering.cpu.conv import ConvSpec, choose_conv, emit_conv, pack_conv
+from graphc.lowering.cpu.depthwise import DepthwiseSpec, emit_depthwise, pack_depthwise
+from graphc.lowering.cpu.emit import kernel
+from graphc.lowering.cpu.features import CpuTarget, parse_target
+from graphc.lowering.cpu.matmul import (
+    MatmulSpec,
+    choose_matmul,
+    emit_matmul,
+    pack_matmul,
+    scratch_bytes,
+)
+from tests.lowering.cpu.harness import load
+
+MATMUL = [
+    ("BERT projection", 128, 768, 768),
+    ("BERT up", 128, 3072, 768),
+    ("BERT down", 128, 768, 3072),
+    ("ResNet 56x56 reduce", 3136, 64, 256),
+    ("ResNet 28x28 expand", 784, 512, 128),
+    ("ResNet 14x14 reduce", 196, 256, 1024),
+    ("ResNet 7x7 expand", 49, 2048, 512),
+    ("classifier", 1, 1000, 2048),
+    ("square", 512, 512, 512),
+]
+CONV = [
+    ("ResNet stem", 224, 3, 64, 7, 2, 3),
+    ("ResNet 56x56", 56, 64, 64, 3, 1, 1),
+    ("ResNet 56x56 stride 2", 56, 128, 128, 3, 2, 1),
+    ("ResNet 28x28", 28, 128, 128, 3, 1, 1),
+    ("ResNet 14x14", 14, 256, 256, 3, 1, 1),
+    ("ResNet 7x7", 7, 512, 512, 3, 1, 1),
+    ("ResNet downsample", 56, 256, 512, 1, 2, 0),
+    ("VGG 112x112", 112, 128, 128, 3, 1, 1),
+    ("LeNet", 14, 6, 16, 5, 1, 0),
+]
+DEPTHWISE = [
+    ("MobileNet 112x112", 112, 32, 3, 1),
+    ("MobileNet 56x56", 56, 144, 3, 1),
+    ("MobileNet 56x56 stride 2", 56, 144, 3, 2),
+    ("MobileNet 14x14", 14, 576, 3, 1),
+]
+ATTENTION = [
+    ("scores 128", 12, 128, 128, 64, "columns"),
+    ("values 128", 12, 128, 64, 128, "rows"),
+    ("scores 512", 12, 512, 512, 64, "columns"),
+    ("values 512", 12, 512, 64, 512, "rows"),
+]
+Contest = tuple[str, float, Callable[[], Any], Callable[[], Any]]
+
+
+def ready(kern: Any, target: CpuTarget, *arrays: np.ndarray) -> Callable[[], None]:
+    """Compiles and links a kernel; the result calls it on `arrays` with one thread."""
+    folder = Path(tempfile.mkdtemp(prefix="kernels-"))
+    name = str(kern.function.attrs["global_symbol"])
+    call = load([compile_object({name: kern.function}, target)], name, folder)
+    return lambda: call(*arrays, threads=1)
+
+
+def random(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=shape).astype("float32")
+
+
+def matmul(target: CpuTarget, label: str, m: int, n: int, k: int) -> Contest:
+    spec = MatmulSpec(m, n, k)
+    a, b, bias, c = random(m, k), random(k, n), random(n), random(m, n)
+    packed = pack_matmul(b, choose_matmul(spec, target).nr)
+    with kernel("dense", dict.fromkeys(("a", "b", "bias", "c"), "float32"), public=True) as kern:
+        out, add = kern.view("c", (m, n)), kern.view("bias", (n,))
+        emit_matmul(
+            spec,
+            target,
+            kern.view("a", (m, k)),
+            kern.view("b", packed.shape),
+            lambda i, v, lanes: out.store(vmath.relu(v + add.load(i[1:], lanes)), i),
+        )
+    ta, tb, tbias = (torch.tensor(t) for t in (a, np.ascontiguousarray(b.T), bias))
+    peer = lambda: torch.relu_(torch.nn.functional.linear(ta, tb, tbias))  # noqa: E731
+    return label, 2.0 * m * n * k, ready(kern, target, a, packed, bias, c), peer
+
+
+def conv(
+    target: CpuTarget, label: str, size: int, ic: int, oc: int, k: int, stride: int, pad: int
+) -> Contest:
+    out = (size + 2 * pad - k) // stride + 1
+    spec = ConvSpec(1, (out, out), ic, oc, (k, k), (stride, stride), (1, 1))
+    packed = pack_conv(random(oc, ic, k, k), choose_conv(spec, target).nr)
+    full = size + 2 * pad
+    with kernel("conv", dict.fromkeys(("x", "w", "b", "y"), "float32"), public=True) as kern:
+        y, add = kern.view("y", (1, out, out, oc)), kern.view("b", (oc,))
+        emit_conv(
+            spec,
+            target,
+            kern.view("x", (1, full, full, ic)),
+            kern.view("w", packed.shape),
+            lambda i, v, lanes: y.store(vmath.relu(v + add.load(i[-1:], lanes)), i),
+        )
+    arrays = random(1, full, full, ic), packed, random(oc), random(1, out, out, oc)
+    layer = torch.nn.Conv2d(ic, oc, k, stride, pad).to(memory_format=torch.channels_last)
+    x = torch.randn(1, ic, size, size).to(memory_format=torch.channels_last)
+    peer = lambda: torch.relu_(layer(x))  # noqa: E731
+    return label, float(spec.flops), ready(kern, target, *arrays), peer
+
+
+def depthwise(
+    target: CpuTarget, label: str, size: int, channels: int, k: int, stride: int
+) -> Contest:
+    out = (size + 2 - k) // stride + 1
+    spec = DepthwiseSpec(1, (out, out), channels, (k, k), (stride, stride), (1, 1))
+    full, packed = size + 2, pack_depthwise(random(channels, 1, k, k))
+    with kernel("dw", dict.fromkeys(("x", "w", "b", "y"), "float32"), public=True) as kern:
+        y, add = kern.view("y", (1, out, out, channels)), kern.view("b", (channels,))
+        emit_depthwise(
+            spec,
+            target,
+            kern.view("x", (1, full, full, channels)),
+            kern.view("w", packed.shape),
+            lambda i, v, lanes: y.store(vmath.relu(v + add.load(i[-1:], lanes)), i),
+        )
+    arrays = random(1, full, full, channels), packed, random(channels)
+    result = random(1, out, out, channels)
+    layer = torch.nn.Conv2d(channels, channels, k, stride, 1, groups=channels)
+    layer = layer.to(memory_format=torch.channels_last)
+    x = torch.randn(1, channels, size, size).to(memory_format=torch.channels_last)
+    peer = lambda: torch.relu_(layer(x))  # noqa: E731
+    return label, float(spec.flops), ready(kern, target, *arrays, result), peer
+
+
+def attention(
+    target: CpuTarget, label: str, batch: int, m: int, n: int, k: int, layout: str
+) -> Contest:
+    spec = MatmulSpec(m, n, k, (batch,), layout)
+    shape = (batch, k, n) if layout == "rows" else (batch, n, k)
+    a, b, c = random(batch, m, k), random(*shape), random(batch, m, n)
+    room = np.zeros(int(scratch_bytes(spec, target)) // 4 + 1, "float32")
+    with kernel("product", dict.fromkeys(("a", "b", "c", "s"), "float32"), public=True) as kern:
+        out = kern.view("c", (batch, m, n))
+        emit_matmul(
+            spec,
+            target,
+            kern.view("a", (batch, m, k)),
+            kern.view("b", shape),
+            lambda i, v, _: out.store(v, i),
+            scratch=kern.view("s", room.shape),
+        )
+    ta, tb = torch.tensor(a), torch.tensor(b)
+    tb = tb if layout == "rows" else tb.transpose(1, 2)
+    return label, 2.0 * batch * m * n * k, ready(kern, target, a, b, c, room), lambda: ta @ tb
+
+
+def best(contest: Contest, rounds: int) -> tuple[float, float]:
+    """The fastest run of ours and of PyTorch's, in seconds, alternating in blocks of about 5 ms."""
+    times: list[list[float]] = [[], []]
+    for r in range(rounds + 1):
+        for side, run in zip(times, contest[2:], strict=True):
+            number = max(1, int(0.005 / min(side))) if side else 1
+            start = time.perf_counter()
+            for _ in range(number):
+                run()
+            side.append((time.perf_counter() - start) / number)
+        if r == 0:
+            times = [[t[0]] for t in times]
+    return min(times[0]), min(times[1])
+
+
+FAMILIES: dict[str, tuple[Callable[..., Contest], list[Any]]] = {
+    "matmul": (matmul, MATMUL),
+    "conv": (conv, CONV),
+    "depthwise": (depthwise, DEPTHWISE),
+    "attention": (attention, ATTENTION),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("families", nargs="*", metavar="FAMILY", help=", ".join(FAMILIES))
+    parser.add_argument("--target", default="native")
+    parser.add_argument("--rounds", type=int, default=15)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    target = parse_target(options.target)
+    for family in options.families or FAMILIES:
+        if family not in FAMILIES:
+            parser.error(f"no family {family!r}; there are {', '.join(FAMILIES)}")
+        make, shapes = FAMILIES[family]
+        print(f"| {family} | shape | GFLOP/s | torch | ratio |\n| --- | --- | --- | --- | --- |")
+        for label, *shape in shapes:
+            contest = make(target, label, *shape)
+            ours, peer = best(contest, options.rounds)
+            flops = contest[1] / 1e9
+            text = " ".join(str(s) for s in shape)
+            print(
+                f"| {label} | {text} | {flops / ours:.0f} | {flops / peer:.0f} | {peer / ours:.2f} |",
+                flush=True,
+            )
+        print()
+
+
+if __name__ == "__main__":
+    main()
