@@ -72,8 +72,8 @@ def _report_bug(error: Exception, *, debug: bool) -> None:
         traceback.print_exception(error, file=sys.stderr)
     first = str(error).strip().split("\n")[0]
     what = f"{type(error).__name__}: {first}" if first else type(error).__name__
-    click.secho("internal error", fg="red", bold=True, err=True, nl=False)
-    click.echo(f": {what}", err=True)
+    head = terminal.emphasised("internal error", err=True, fg="red", bold=True)
+    terminal.write(f"{head}: {what}", err=True)
     hint = "" if debug else "; `graphc --debug ...` shows where it happened"
     click.echo(f"This is a bug in graphc: please report it with the model{hint}.", err=True)
 

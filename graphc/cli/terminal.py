@@ -29,15 +29,25 @@ def use_color(*, err: bool = False) -> bool:
     return c.is_terminal and not c.no_color and c.color_system is not None
 
 
+def emphasised(text: str, *, err: bool = False, **style: Any) -> str:
+    """Text in click's styles where colours are wanted on that stream, plain elsewhere."""
+    return click.style(text, **style) if use_color(err=err) else text
+
+
+def write(text: str, *, err: bool = False) -> None:
+    """A line that has its colours already, or none."""
+    click.echo(text, err=err, color=True)
+
+
 def print_json(data: Any) -> None:
-    """Data on stdout, as JSON with sorted keys left to the caller's order."""
+    """Data on stdout, as JSON; keys stay in the order they have."""
     click.echo(json.dumps(data, indent=2, ensure_ascii=False))
 
 
 def show_diagnostics(found: tuple[diagnostics.Diagnostic, ...]) -> None:
     """Diagnostics on stderr, with carets."""
     if found:
-        click.echo(diagnostics.render(found, color=use_color(err=True)), err=True, color=True)
+        write(diagnostics.render(found, color=use_color(err=True)), err=True)
 
 
 def report(error: BaseException, as_json: bool) -> None:
@@ -52,8 +62,7 @@ def report(error: BaseException, as_json: bool) -> None:
     if as_json:
         print_json({"ok": False, "error": {"type": type(error).__name__, "message": message}})
     else:
-        click.secho("error", fg="red", bold=True, err=True, nl=False)
-        click.echo(f": {message}", err=True)
+        write(f"{emphasised('error', err=True, fg='red', bold=True)}: {message}", err=True)
 
 
 def _text(error: BaseException) -> str:

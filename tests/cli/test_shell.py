@@ -168,3 +168,16 @@ def test_json_failures_are_json_on_stdout(which: str) -> None:
     assert result.exit_code == 1
     assert '"ok": false' in result.stdout
     assert result.stderr == ""
+
+
+def test_colours_follow_the_usual_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    def shown() -> str:
+        return CliRunner().invoke(shell, ["fail", "diagnostic"], color=True).stderr
+
+    for name in ("NO_COLOR", "FORCE_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    assert "\x1b[" not in shown()  # not a terminal
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b[" in shown()
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[" not in shown()

@@ -57,16 +57,17 @@ def command(
         render.format_of(output)
     error: ElaborationError | None = None
     failures: list[Failure] = []
-    try:
-        loaded = graphc.load(file, model=model, dims=dims, **settings)
-        title = loaded.name if after is None else f"{loaded.name} after {after}"
-        graph = loaded.graph if after is None else loaded.optimised(after)
-    except ElaborationError as caught:
-        if caught.partial is None:
-            raise
-        error, title = caught, caught.partial.name
-        graph, failures = mark(caught.partial, caught.diagnostics)
     with terminal.progress(output is not None) as stage:
+        stage(f"reading {file}")
+        try:
+            loaded = graphc.load(file, model=model, dims=dims, **settings)
+            title = loaded.name if after is None else f"{loaded.name} after {after}"
+            graph = loaded.graph if after is None else loaded.optimised(after)
+        except ElaborationError as caught:
+            if caught.partial is None:
+                raise
+            error, title = caught, caught.partial.name
+            graph, failures = mark(caught.partial, caught.diagnostics)
         stage("drawing")
         dot = draw(
             graph,

@@ -33,19 +33,20 @@ def command(
     as_json: bool,
 ) -> None:
     """Print the graph as text, as it is after a pass. The text parses back."""
-    loaded = graphc.load(file, model=model, dims=dims, **settings)
-    if not passes:
-        graph = loaded.dump(after)
-        if as_json:
-            terminal.print_json({"model": loaded.name, "after": after, "graph": graph})
-        else:
-            click.echo(graph, nl=False)
-        return
-    _, report = driver.optimise(loaded.graph, until=after)
-    if as_json:
+    with terminal.progress(not as_json) as stage:
+        stage(f"reading {file}")
+        loaded = graphc.load(file, model=model, dims=dims, **settings)
+        stage("running the passes")
+        text = "" if passes else loaded.dump(after)
+        report = driver.optimise(loaded.graph, until=after)[1] if passes else Report()
+    if passes and as_json:
         terminal.print_json([_step(s) for s in report.steps])
-    else:
+    elif passes:
         terminal.console().print(_table(report))
+    elif as_json:
+        terminal.print_json({"model": loaded.name, "after": after, "graph": text})
+    else:
+        click.echo(text, nl=False)
 
 
 def _step(step: Any) -> dict[str, Any]:

@@ -43,6 +43,6 @@ def command(code: str | None, as_json: bool) -> None:
     if as_json:
         terminal.print_json({"code": wanted, "title": info.title, "explanation": info.explanation})
         return
-    click.secho(f"{wanted}: {info.title}", bold=True)
+    terminal.write(terminal.emphasised(f"{wanted}: {info.title}", bold=True))
     click.echo()
     click.echo(info.explanation.strip())

@@ -45,7 +45,7 @@ def command(name: str | None, as_json: bool) -> None:
     if as_json:
         terminal.print_json({**_json(name, entry), "doc": entry.doc})
         return
-    click.secho(_signature(name, entry), bold=True)
+    terminal.write(terminal.emphasised(_signature(name, entry), bold=True))
     if entry.doc:
         click.echo(f"\n{entry.doc}")
 

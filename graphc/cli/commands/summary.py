@@ -32,7 +32,9 @@ def command(
 
     Named dims count with their upper bound, or 1; --dim gives another value.
     """
-    summary = graphc.load(file, model=model, dims=dims, **settings).summary()
+    with terminal.progress(not as_json) as stage:
+        stage(f"reading {file}")
+        summary = graphc.load(file, model=model, dims=dims, **settings).summary()
     if as_json:
         terminal.print_json(summary.to_json())
     else:
