@@ -30,6 +30,7 @@ from graphc.lowering.cpu.reduce import expanded
 from graphc.lowering.cpu.select import select
 from graphc.lowering.cpu.trace import checked_nodes
 from graphc.lowering.plan import Call, Needs, Plan, make_plan, origin
+from graphc.lowering.verify import verify_plan
 from graphc.ops import Fusion
 from graphc.passes.fuse import static_nodes
 from graphc.reference import evaluate_values
@@ -59,6 +60,7 @@ def generate(
         if isinstance(node.op, Fusion)
     }
     plan = make_plan(graph, lambda node: _needs(kernels[node.id]), static)
+    verify_plan(graph, plan)
     weights, offsets = _weights(graph, plan, kernels, parameters)
     functions = _functions(plan, kernels)
     faults, fault_ids = _faults(plan)

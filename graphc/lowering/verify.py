@@ -1,0 +1,67 @@
+"""Checks a plan before code is made from it: kernels take raw pointers, so a wrong offset would be silent.
+
+The plan is replayed with the named dims at a few sizes: every value must still be what it was when it was written, at
+each of its reads.
+"""
+
+from __future__ import annotations
+
+from graphc.ir.dim import evaluate
+from graphc.ir.graph import Graph, Value
+from graphc.lowering.plan import Place, Plan, origin
+
+
+class PlanError(AssertionError):
+    """A plan would overwrite a value that is still to be read; always a bug in the planner."""
+
+
+def verify_plan(graph: Graph, plan: Plan) -> None:
+    """Raises PlanError when some call reads memory that another value has been written to since."""
+    for step in (0, 1, 5):
+        env = {
+            name: b.low + step if b.high is None else min(b.low + step, b.high)
+            for name, b in graph.dims.items()
+        }
+        _replay(graph, plan, env)
+
+
+def _replay(graph: Graph, plan: Plan, env: dict[str, int]) -> None:
+    size = evaluate(plan.arena.size, env)
+    written: dict[tuple[int, int], Value] = {}  # bytes of the arena -> whose they are
+
+    def span(place: Place, value: Value) -> tuple[int, int]:
+        start = evaluate(place.offset, env)
+        end = start + evaluate(graph.type_of(value).nbytes, env)
+        if end > size:
+            raise PlanError(f"{value} ends at byte {end} of an arena of {size}")
+        return start, end
+
+    def claim(start: int, end: int, value: Value) -> None:
+        for other in [o for o in written if o[0] < end and start < o[1]]:
+            del written[other]
+        written[start, end] = value
+
+    for call in plan.calls:
+        if call.scratch is not None:
+            start = evaluate(call.scratch.offset, env)
+            claim(start, start + 1, Value(-1))
+        for value, place in zip(call.node.operands, call.operands, strict=True):
+            source = origin(graph, value)
+            if place.space == "arena" and written.get(span(place, source)) != source:
+                raise PlanError(f"node {call.node.id} reads {source}, which is overwritten by then")
+        for result, (value, place) in enumerate(zip(call.node.values, call.results, strict=True)):
+            if place.space != "arena":
+                continue
+            where = span(place, value)
+            for slot, (v, operand) in enumerate(
+                zip(call.node.operands, call.operands, strict=True)
+            ):
+                if operand.space == "arena" and slot != call.in_place[result]:
+                    start, end = span(operand, origin(graph, v))
+                    shared = (
+                        call.in_place[result] is not None
+                        and operand == call.operands[call.in_place[result] or 0]
+                    )
+                    if start < where[1] and where[0] < end and not shared:
+                        raise PlanError(f"node {call.node.id} writes over its operand {slot}")
+            claim(*where, value)
