@@ -50,7 +50,7 @@ class Node:
     scope: tuple[Scope, ...] = ()
     span: Span | None = field(default=None, compare=False)
 
-    @property
+    @cached_property
     def values(self) -> tuple[Value, ...]:
         """The node's results."""
         return tuple(Value(self.id, i) for i in range(len(self.types)))
@@ -128,6 +128,17 @@ class Graph:
     def parameters(self) -> tuple[Node, ...]:
         """The parameter nodes, in declaration order."""
         return tuple(n for n in self.nodes if n.op.name == "parameter")
+
+    @cached_property
+    def live(self) -> frozenset[int]:
+        """Ids of the inputs and of all nodes that an output needs."""
+        return _live(self.nodes, self.outputs)
+
+    @property
+    def edges(self) -> Iterator[tuple[Value, int, int]]:
+        """(value, user's id, operand slot) of every edge of the underlying multigraph."""
+        for producer, user, slot, result in self._net.edges(keys=True, data="result"):
+            yield Value(producer, result), user, slot
 
     @property
     def networkx(self) -> nx.MultiDiGraph:
@@ -218,19 +229,26 @@ class GraphBuilder:
         """
         if not prune:
             return Graph(self.name, self.dims, self.nodes, outputs)
-        live = {v.node for _, v in outputs}
-        for node in reversed(self.nodes):
-            if node.id in live:
-                live.update(v.node for v in node.operands)
+        live = _live(self.nodes, outputs)
         ids: dict[int, int] = {}
         kept: list[Node] = []
         for node in self.nodes:
-            if node.id in live or node.op.name == "input":
+            if node.id in live:
                 ids[node.id] = len(kept)
                 operands = tuple(Value(ids[v.node], v.result) for v in node.operands)
                 kept.append(Node(len(kept), node.op, operands, node.types, node.scope, node.span))
         renamed = [(n, Value(ids[v.node], v.result)) for n, v in outputs]
         return Graph(self.name, self.dims, kept, renamed)
+
+
+def _live(nodes: Sequence[Node], outputs: Sequence[tuple[str, Value]]) -> frozenset[int]:
+    live = {v.node for _, v in outputs}
+    for node in reversed(nodes):
+        if node.id in live:
+            live.update(v.node for v in node.operands)
+        elif node.op.name == "input":
+            live.add(node.id)
+    return frozenset(live)
 
 
 __all__ = ["Graph", "GraphBuilder", "Node", "Pattern", "Scope", "Value"]

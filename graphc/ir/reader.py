@@ -93,6 +93,7 @@ class _Reader:
         self.source = source
         self.ops = ops
         self.repeated_bytes = 0
+        self.declared: dict[type[Op], dict[str, Any]] = {}
 
     def span(self, item: Any) -> Span:
         """The place of a tree or token."""
@@ -239,7 +240,9 @@ class _GraphReader:
         """The op with its attributes, missing ones from their defaults and the result type."""
         r = self.reader
         fields = {f.name: f for f in dataclasses.fields(op_class)}
-        declared = hints(op_class)
+        if op_class not in r.declared:
+            r.declared[op_class] = hints(op_class)
+        declared = r.declared[op_class]
         given: dict[str, Any] = {}
         for attribute in attributes.children if attributes is not None else ():
             name, item = attribute.children

@@ -21,6 +21,16 @@ class Rewriter(GraphBuilder):
         self.old = graph
         self.map: dict[Value, Value] = {}
 
+    def keep(self, node: Node, operands: tuple[Value, ...]) -> tuple[Value, ...]:
+        """The old node on new operands; its shape rule runs only if their types have changed."""
+        pairs = zip(node.operands, operands, strict=True)
+        if any(self.type_of(new) != self.old.type_of(old) for old, new in pairs):
+            return self.emit(node.op, *operands)
+        self.nodes.append(
+            Node(len(self.nodes), node.op, operands, node.types, node.scope, node.span)
+        )
+        return self.nodes[-1].values
+
     def users_left(self, value: Value) -> int:
         """Uses of an old value in the old graph, as operands and outputs."""
         return len(self.old.uses(value)) + sum(v == value for _, v in self.old.outputs)
@@ -42,12 +52,13 @@ def rewrite(graph: Graph, rule: Rule) -> Graph:
             if isinstance(new, Value):
                 new = (new,)
             if new is None:
-                new = r.emit(node.op, *operands)
+                new = r.keep(node, operands)
             else:
                 changed = True
         r.map.update(zip(node.values, new, strict=True))
-    result = r.build([(n, r.map[v]) for n, v in graph.outputs], prune=True)
-    return result if changed or len(result) != len(graph) else graph
+    if not changed and graph.live == {node.id for node in graph.nodes}:
+        return graph
+    return r.build([(n, r.map[v]) for n, v in graph.outputs], prune=True)
 
 
 def emit_like(r: GraphBuilder, node: Node, op: Op, *operands: Value) -> tuple[Value, ...]:

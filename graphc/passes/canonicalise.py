@@ -37,10 +37,11 @@ _MIRRORED = {"eq": "eq", "ne": "ne", "lt": "gt", "gt": "lt", "le": "ge", "ge": "
 
 def canonicalise(graph: Graph) -> Graph:
     """The graph in canonical form."""
-    return rewrite(graph, _rule)
+    return rewrite(graph, canonical)
 
 
-def _rule(r: Rewriter, node: Node, operands: tuple[Value, ...]) -> Value | None:
+def canonical(r: Rewriter, node: Node, operands: tuple[Value, ...]) -> Value | None:
+    """The rule of this pass: another form of a node, or None if it is canonical."""
     if node.op.commutative:
         return _order(r, node, operands)
     found = _RULES.get(type(node.op))

@@ -20,10 +20,11 @@ MAX_FOLDED_ELEMENTS = 4096
 
 def fold_constants(graph: Graph) -> Graph:
     """The graph with small literal subexpressions replaced by literals."""
-    return rewrite(graph, _rule)
+    return rewrite(graph, folded)
 
 
-def _rule(r: Rewriter, node: Node, operands: tuple[Value, ...]) -> Value | None:
+def folded(r: Rewriter, node: Node, operands: tuple[Value, ...]) -> Value | None:
+    """The rule of this pass: the literal that a node is, or None."""
     op = node.op
     if isinstance(op, (Constant, BroadcastInDim)) or len(node.types) != 1:
         return None

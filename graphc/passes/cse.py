@@ -15,13 +15,22 @@ from graphc.ir.rewrite import Rewriter, rewrite
 
 def eliminate_common_subexpressions(graph: Graph) -> Graph:
     """The graph with one node for each op and operands; the first keeps its scope."""
-    seen: dict[tuple[Op, tuple[Value, ...]], tuple[Value, ...]] = {}
+    return rewrite(graph, Sharing().rule)
 
-    def rule(r: Rewriter, node: Node, operands: tuple[Value, ...]) -> Sequence[Value] | None:
+
+class Sharing:
+    """What has been computed so far in one walk over a graph."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[Op, tuple[Value, ...]], tuple[Value, ...]] = {}
+
+    def rule(self, r: Rewriter, node: Node, operands: tuple[Value, ...]) -> Sequence[Value] | None:
+        """The rule of this pass: the results of an equal node before this one, or None.
+
+        After None the node has to be emitted next, as `rewrite` does.
+        """
         key = (node.op, operands)
-        if key in seen:
-            return seen[key]
-        seen[key] = tuple(Value(len(r.nodes), i) for i in range(len(node.types)))
+        if key in self._seen:
+            return self._seen[key]
+        self._seen[key] = tuple(Value(len(r.nodes), i) for i in range(len(node.types)))
         return None
-
-    return rewrite(graph, rule)

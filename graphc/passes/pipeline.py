@@ -25,10 +25,8 @@ from graphc.passes.fuse import fuse
 from graphc.passes.halo import make_halos
 from graphc.passes.layout import channels_last
 from graphc.passes.simplify import simplify
+from graphc.passes.tidy import tidy
 from graphc.passes.transposes import sink_transposes
-
-MAX_ROUNDS = 8
-"""Rounds after which `tidy` stops even if the last one still changed something."""
 
 
 @dataclass(frozen=True)
@@ -71,18 +69,6 @@ def row_kernels(op: Op, operands: Sequence[TensorType]) -> bool:
     if isinstance(op, (Softmax, LogSoftmax)):
         return op.axis == operands[0].rank - 1
     return isinstance(op, LayerNorm)
-
-
-def tidy(graph: Graph) -> Graph:
-    """Canonical form, constants, algebra and common subexpressions, until nothing changes."""
-    for _ in range(MAX_ROUNDS):
-        new = graph
-        for step in (canonicalise, fold_constants, simplify, eliminate_common_subexpressions):
-            new = step(new)
-        if new is graph:
-            break
-        graph = new
-    return remove_dead_code(graph)
 
 
 def passes(keep: Keep = row_kernels) -> tuple[Pass, ...]:

@@ -54,10 +54,11 @@ _INVERSE_DIRECTION = {"eq": "ne", "ne": "eq", "lt": "ge", "ge": "lt", "gt": "le"
 
 def simplify(graph: Graph) -> Graph:
     """The graph with algebraic identities applied, once over every node."""
-    return rewrite(graph, _rule)
+    return rewrite(graph, simpler)
 
 
-def _rule(r: Rewriter, node: Node, operands: tuple[Value, ...]) -> Value | None:
+def simpler(r: Rewriter, node: Node, operands: tuple[Value, ...]) -> Value | None:
+    """The rule of this pass: a cheaper expression with the same results, or None."""
     found = _RULES.get(type(node.op))
     if found is not None:
         result = found(r, node.op, operands, node.types[0])

@@ -24,6 +24,7 @@ from graphc.passes.decompose import decompose
 from graphc.passes.halo import make_halos
 from graphc.passes.layout import channels_last
 from graphc.passes.simplify import simplify
+from graphc.passes.tidy import tidy
 from graphc.passes.transposes import sink_transposes
 from graphc.reference import interpret
 from tests.strategies import Program, programs
@@ -36,7 +37,7 @@ EXACT: list[Run] = [
     simplify,
     eliminate_common_subexpressions,
     remove_dead_code,
-    pipeline.tidy,
+    tidy,
 ]
 ROUNDED: list[Run] = [
     fold_batch_norm,
@@ -108,5 +109,5 @@ def test_what_prints_parses(program: Program) -> None:
 @given(program=programs())
 def test_passes_settle(program: Program) -> None:
     """Running the simplifications on their own result changes nothing."""
-    once = pipeline.tidy(program.graph)
-    assert pipeline.tidy(once) is once
+    once = tidy(program.graph)
+    assert tidy(once) is once
