@@ -1,21 +1,23 @@
 """The whole compiler as a table of contents: text → graph → optimised → kernels → module. Stops anywhere.
 
-    elaborated = frontend.load(path)             text → AST → graph, every shape checked
-    graph      = specialise(elaborated.graph)    named dims fixed by the user become integers
-    optimised  = optimise(graph)                 the pass pipeline, ending in fused kernels
-    program    = generate(optimised, weights)    plan, TIR, object code
-    write(program, directory)                    the deployable module
+elaborated = frontend.load(path)             text → AST → graph, every shape checked
+graph      = specialise(elaborated.graph)    named dims fixed by the user become integers
+optimised  = optimise(graph)                 the pass pipeline, ending in fused kernels
+program    = generate(optimised, weights)    plan, TIR, object code
+write(program, directory)                    the deployable module
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from graphc.artifact.compiler import check_compiler, find_compiler
 from graphc.artifact.spec import ModuleSpec
 from graphc.artifact.writer import write
 from graphc.diagnostics import Diagnostic, DiagnosticError
@@ -47,12 +49,20 @@ def specialise(graph: Graph, dims: Mapping[str, int]) -> Graph:
         if name not in graph.dims:
             known = ", ".join(sorted(graph.dims)) or "none"
             raise DiagnosticError(
-                [Diagnostic("E0509", f"{graph.name} has no dim `{name}` to fix (it has: {known})", None)]
+                [
+                    Diagnostic(
+                        "E0509", f"{graph.name} has no dim `{name}` to fix (it has: {known})", None
+                    )
+                ]
             )
         low, high = interval_of(graph, name)
         if not low <= value <= high:
             raise DiagnosticError(
-                [Diagnostic("E0510", f"dim `{name}` = {value} is outside its bounds {low}..{high}", None)]
+                [
+                    Diagnostic(
+                        "E0510", f"dim `{name}` = {value} is outside its bounds {low}..{high}", None
+                    )
+                ]
             )
     return graph.substitute_dims(dict(dims)) if dims else graph
 
@@ -78,9 +88,16 @@ def compile_model(
     dims: Mapping[str, int] | None = None,
     progress: Progress = lambda stage: None,
 ) -> Compiled:
-    """Everything after elaboration: from a checked graph and its weights to object code."""
-    progress("optimising")
-    graph, report = optimise(specialise(elaborated.graph, dims or {}))
-    progress("generating code")
-    spec, objects = generate(graph, parameters, target=target)
+    """Everything after elaboration: from a checked graph and its weights to object code.
+
+    Raises ModuleCompilerError before any long work when there is no C compiler to link with.
+    """
+    find_compiler()
+    with ThreadPoolExecutor(1) as pool:
+        runtime = pool.submit(check_compiler)  # the C runtime compiles while kernels are made
+        progress("optimising")
+        graph, report = optimise(specialise(elaborated.graph, dims or {}))
+        progress("generating code")
+        spec, objects = generate(graph, parameters, target=target)
+        runtime.result()
     return Compiled(spec, tuple(objects), report)

@@ -6,6 +6,7 @@ Select a kernel for each fusion, plan memory, pack the weights, emit the distinc
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -153,7 +154,7 @@ def _faults(plan: Plan) -> tuple[tuple[FaultInfo, ...], list[int]]:
     for call in plan.calls:
         first.append(len(infos))
         for node in checked_nodes(expanded(call.fusion.body)):
-            where = f" ({node.span})" if node.span else ""
+            where = f" ({_place(node)})" if node.span else ""
             what = f" for `{node.path}`" if node.path else ""
             infos.append(
                 FaultInfo(
@@ -235,6 +236,7 @@ def _label(call: Call) -> str:
 
 
 def _place(node: Node) -> str:
+    """`lenet.nn:9:12`, without the folder: a module's bytes do not depend on where it was built."""
     if node.span is None:
         return ""
-    return f"{node.span.source.name}:{node.span.line}:{node.span.column}"
+    return f"{PurePath(node.span.source.name).name}:{node.span.line}:{node.span.column}"

@@ -35,7 +35,7 @@ def plan_of(name: str, dims: dict[str, int], scratch: int = 0):
 def test_the_arena_is_within_a_tenth_of_what_is_alive(name, dims):
     graph, plan = plan_of(name, dims)
     verify_plan(graph, plan)
-    env = {n: 3 for n in graph.dims}
+    env = dict.fromkeys(graph.dims, 3)
     assert evaluate(plan.arena.size, env) <= 1.1 * evaluate(plan.arena.live, env)
 
 
