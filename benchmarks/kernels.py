@@ -1,8 +1,8 @@
 """Single kernels against PyTorch, one thread each, alternating in one process; the best of many runs.
 
 Usage: ``python -m benchmarks.kernels [--target native] [--rounds 15] [FAMILY ...]`` prints a Markdown
-table per family (``matmul``, ``conv``, ``depthwise``, ``attention``). One thread and the best run are
-what a shared machine can still measure; ratios count, not the numbers.
+table per family (``matmul``, ``conv``, ``depthwise``, ``attention``). One thread, its processor time
+and the best run are what a shared machine can still measure; ratios count, not the numbers.
 """
 
 from __future__ import annotations
@@ -169,15 +169,15 @@ def attention(
 
 
 def best(contest: Contest, rounds: int) -> tuple[float, float]:
-    """The fastest run of ours and of PyTorch's, in seconds, alternating in blocks of about 5 ms."""
+    """The least processor time of ours and of PyTorch's, alternating in blocks of about 5 ms."""
     times: list[list[float]] = [[], []]
     for r in range(rounds + 1):
         for side, run in zip(times, contest[2:], strict=True):
             number = max(1, int(0.005 / min(side))) if side else 1
-            start = time.perf_counter()
+            start = time.process_time()
             for _ in range(number):
                 run()
-            side.append((time.perf_counter() - start) / number)
+            side.append((time.process_time() - start) / number)
         if r == 0:
             times = [[t[0]] for t in times]
     return min(times[0]), min(times[1])
