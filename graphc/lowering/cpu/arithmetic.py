@@ -3,7 +3,8 @@
 Operands may differ in lanes, one being a scalar; the scalar is repeated. Results have NumPy's
 meaning: NaN propagates through `max` and `min`, integer `floordiv` and `mod` follow the sign of the
 divisor, integers wrap around. float16 takes part in `cast` and `select` only, ops
-convert to float32 first; bfloat16 values are float32 expressions with 16 zero bits.
+convert to float32 first; bfloat16 values are float32 expressions with 16 zero bits. uint8 is
+computed in int32, for TVM's simplifier takes unsigned differences for an error.
 """
 
 from __future__ import annotations
@@ -112,20 +113,19 @@ def unary(name: str, value: Expr) -> Expr:
     dtype, lanes = dtype_of(value), lanes_of(value)
     if name == "not":
         return _not(value)
+    if name == "neg" and dtype == "uint8":
+        return cast(unary(name, cast(value, "int32")), dtype)
     if name == "neg":
         return const(-0.0 if dtype in _FLOATS else 0, dtype, lanes) - value
     if name == "isnan":
         return vmath.is_nan(value)
-    if name in ("abs", "sign") and dtype not in _FLOATS:
-        zero, one = const(0, dtype, lanes), const(1, dtype, lanes)
-        negative, positive = value < zero, value > zero
-        if name == "abs":
-            return value if dtype == "uint8" else select(negative, zero - value, value)
-        sign = select(positive, one, zero)
-        return sign if dtype == "uint8" else select(negative, zero - one, sign)
+    if name == "abs" and dtype not in _FLOATS:
+        zero = const(0, dtype, lanes)
+        return value if dtype == "uint8" else select(value < zero, zero - value, value)
     if name == "sign":
-        zero, one = const(0.0, dtype, lanes), const(1.0, dtype, lanes)
-        return select(value > zero, one, select(value < zero, const(-1.0, dtype, lanes), value))
+        zero, one = const(0, dtype, lanes), const(1, dtype, lanes)
+        below = select(compare("lt", value, zero), const(-1 if dtype != "uint8" else 0, dtype, lanes), value)
+        return select(compare("gt", value, zero), one, below)
     return _FUNCTIONS[name](value)
 
 
@@ -164,6 +164,8 @@ def binary(name: str, a: Expr, b: Expr) -> Expr:
     a, b = same_lanes(a, b)
     if name in ("and", "or", "xor"):
         return _logical(name, a, b)
+    if dtype_of(a) == "uint8":
+        return cast(binary(name, cast(a, "int32"), cast(b, "int32")), "uint8")
     if name == "add":
         return a + b
     if name == "sub":
@@ -216,8 +218,6 @@ def _int_divmod(a: Expr, b: Expr) -> tuple[Expr, Expr]:
     zero, one = const(0, dtype, lanes), const(1, dtype, lanes)
     quotient = bind(t.truncdiv(a, b))
     rest = bind(a - quotient * b)
-    if dtype == "uint8":
-        return quotient, rest
     import tvm.tirx as tx
 
     off = named(tx.And(tx.NE(rest, zero), (rest ^ b) < zero))
@@ -257,6 +257,8 @@ def compare(name: str, a: Expr, b: Expr) -> Expr:
     a, b = same_lanes(a, b)
     if dtype_of(a) == "bool":
         a, b = as_int(a), as_int(b)
+    if dtype_of(a) == "uint8":
+        a, b = cast(a, "int32"), cast(b, "int32")
     if name == "eq":
         return tx.EQ(a, b)
     if name == "ne":

@@ -270,6 +270,6 @@ def checked_nodes(body: Graph) -> tuple[Node, ...]:
         shape = body.type_of(value).shape
         space = Space(body.dims)
         index = [space.symbol(0, d - 1) if d != 1 else 0 for d in shape]
-        if body.node(value.node).op.pattern is not Pattern.COMPOSITE:
+        if 0 not in shape and body.node(value.node).op.pattern is not Pattern.COMPOSITE:
             found |= watch(body, space, [value], index)[0].checked.keys()
     return tuple(body.node(i) for i in sorted(found))

@@ -275,6 +275,9 @@ def tanh(x: Expr) -> Expr:
     v = bind(select(v < c(-bound), c(-bound), v))
     z = bind(v * v)
     y = bind(v * _horner(z, _TANH_P) / _horner(z, _TANH_Q))
+    # Exactly 1 where the function rounds to it: `1 + tanh(x)` must be 0, not a rounding error.
+    y = bind(select(x > c(bound), c(1.0), y))
+    y = bind(select(x < c(-bound), c(-1.0), y))
     return select(absolute(x) < c(4e-4), x, y)
 
 
