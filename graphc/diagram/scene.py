@@ -285,11 +285,12 @@ def compose(
                 break
             depth += 1
     opens = _opener(depth, opened, ops, layers, auto)
-    boxes = _count(folded, opens)
+    whole = depth == 0 and not opened
+    boxes = 1 if whole else _count(folded, opens)
     if boxes > MAX_BOXES:
         raise DiagramError(f"the picture would have {boxes} boxes; choose a smaller depth")
     composer = _Composer(graph, opens)
-    if depth == 0 and not opened:
+    if whole:
         cluster = Cluster(folded, [composer.register(Unit("/model", root.nodes, folded))])
     else:
         cluster = composer.compose(folded)

@@ -16,6 +16,9 @@ from graphc.ir.graph import Graph, Node, Scope, Value
 from graphc.ir.op import Op
 from graphc.source import Span
 
+MAX_TRACED = 20_000
+"""Nodes of the largest graph in which calls of one layer are told apart: it takes memory that grows as the square."""
+
 Part = Union["Block", Node]
 Step = tuple[str, str, "Span | None"]  # label, kind, place
 
@@ -86,10 +89,9 @@ class _Group:
 
 class _Builder:
     def __init__(self, graph: Graph, scope_of: ScopeOf) -> None:
-        self.steps: dict[int, list[Step]] = {}
+        self.steps = {n.id: steps_of(scope_of(n)) for n in graph.nodes}
         self.ancestors: dict[int, int] = {}
-        for node in graph.nodes:
-            self.steps[node.id] = steps_of(scope_of(node))
+        for node in graph.nodes if len(graph) <= MAX_TRACED else ():
             mask = 0
             for v in node.operands:
                 mask |= self.ancestors[v.node] | 1 << v.node
@@ -127,7 +129,7 @@ class _Builder:
     def _leaves(self, group: _Group, node: Node) -> bool:
         """True when a path from the group to the node runs outside the group."""
         return any(
-            not group.mask >> v.node & 1 and self.ancestors[v.node] & group.mask
+            not group.mask >> v.node & 1 and self.ancestors.get(v.node, 0) & group.mask
             for v in node.operands
         )
 

@@ -77,3 +77,13 @@ def test_every_node_is_in_the_tree_once() -> None:
         return [i for p in block.parts for i in (ids(p) if isinstance(p, Block) else [p.id])]
 
     assert sorted(ids(root)) == [n.id for n in root.nodes]
+
+
+def test_a_huge_graph_is_no_trouble() -> None:
+    net = Net("Huge")
+    x = net.input("x", N, 8)
+    for i in range(7000):
+        x = net.relu(net.b(Add(), x, x), f"relu{i % 3}")
+        x = net.relu(x, "out")
+    graph = net.b.build([("y", x)])
+    assert len(tree(graph).nodes) == 21_000
