@@ -27,7 +27,6 @@ from graphc.lowering.cpu.emit import (
     branch,
     ceil_div,
     const,
-    fused_loop,
     i64,
     loop,
     near_equal_tiles,
@@ -40,6 +39,7 @@ from graphc.lowering.cpu.emit import (
 )
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.matmul_spec import register_rows
+from graphc.lowering.cpu.sharing import shared_loop
 from graphc.lowering.cpu.tiling import RowTiles
 
 __all__ = ["ConvSpec", "ConvTile", "choose_conv", "emit_conv", "is_matmul", "pack_conv"]
@@ -235,7 +235,8 @@ def emit_conv(
     pixels = (spec.batch, *outer, chunks)
     channels = (spec.groups, panels)
     order = (*pixels, *channels) if tile.pixels_first else (*channels, *pixels)
-    with fused_loop(order, parallel=tile.threads) as indices:
+
+    def task(indices: tuple[Extent, ...]) -> None:
         if tile.pixels_first:
             (*position, chunk), (group, panel) = indices[: len(pixels)], indices[len(pixels) :]
         else:
@@ -263,6 +264,8 @@ def emit_conv(
             convolve(rest)
         else:
             branch(i64(panel) < i64(full), lambda: convolve(tile.nr), lambda: convolve(rest))
+
+    shared_loop(order, task, threads=tile.threads, flops=spec.flops, bytes_moved=spec.weight_bytes)
 
 
 @dataclass(frozen=True)

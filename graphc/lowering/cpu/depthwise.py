@@ -27,6 +27,7 @@ from graphc.lowering.cpu.emit import (
     worth_threads,
 )
 from graphc.lowering.cpu.features import CpuTarget
+from graphc.lowering.cpu.sharing import shared_loop
 from graphc.lowering.cpu.tiling import RowTiles, channel_blocks
 
 __all__ = ["DepthwiseSpec", "emit_depthwise", "pack_depthwise"]
@@ -95,8 +96,9 @@ def emit_depthwise(
     columns = RowTiles(width, min(height, static(width) or height))
     per_task: int = (static(columns.number) or 4) if outer else 1
     chunks = ceil_div(columns.number, per_task)
-    threads = worth_threads(spec.flops, 0)
-    with fused_loop((spec.batch, *outer, chunks), parallel=threads) as (n, *position, chunk):
+
+    def task(indices: tuple[Extent, ...]) -> None:
+        n, *position, chunk = indices
 
         def block(c: Extent, pieces: list[tuple[int, int]]) -> None:
             def one(start: Extent, count: int) -> None:
@@ -105,6 +107,9 @@ def emit_depthwise(
             columns.emit(chunk, per_task, one)
 
         channel_blocks(spec.channels, lanes, vectors, block)
+
+    threads = worth_threads(spec.flops)
+    shared_loop((spec.batch, *outer, chunks), task, threads=threads, flops=spec.flops)
 
 
 def _emit_tile(

@@ -29,6 +29,7 @@ from typing import Any, Protocol
 from graphc.ir.dim import Dim, floordiv
 
 __all__ = [
+    "SHARED_FLOPS",
     "Expr",
     "Extent",
     "Finish",
@@ -467,6 +468,8 @@ def along(extent: Extent, lanes: int, body: Callable[[Extent, int], None], unrol
 _FLOPS_PER_SECOND = 60e9
 _BYTES_PER_SECOND = 12e9
 _REGION_SECONDS = 5e-6
+SHARED_FLOPS = int(_FLOPS_PER_SECOND * _REGION_SECONDS)
+"""Arithmetic of a loop from which on threads should share it."""
 
 
 def worth_threads(flops: Extent, bytes_moved: Extent = 0) -> bool:

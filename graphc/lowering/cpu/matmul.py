@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from graphc.lowering.cpu.emit import (
     Expr,
     Extent,
@@ -29,7 +31,6 @@ from graphc.lowering.cpu.emit import (
     branch,
     ceil_div,
     const,
-    fused_loop,
     i64,
     loop,
     minimum_extent,
@@ -51,6 +52,7 @@ from graphc.lowering.cpu.matmul_spec import (
     scratch_bytes,
     scratch_slots,
 )
+from graphc.lowering.cpu.sharing import shared_loop
 from graphc.lowering.cpu.tiling import RowTiles
 
 __all__ = [
@@ -106,7 +108,9 @@ def _emit_in_place(spec: MatmulSpec, tile: MatmulTile, a: Operand, b: View, fini
     rows = RowTiles(spec.m, tile.mr)
     chunks = ceil_div(rows.number, tile.row_tiles)
     nested = (chunks, panels) if tile.rows_first else (panels, chunks)
-    with fused_loop((*spec.batch, *nested), parallel=tile.threads) as (*batch, first, second):
+
+    def task(indices: tuple[Extent, ...]) -> None:
+        *batch, first, second = indices
         chunk, panel = (first, second) if tile.rows_first else (second, first)
 
         def multiply(width: int) -> None:
@@ -132,6 +136,14 @@ def _emit_in_place(spec: MatmulSpec, tile: MatmulTile, a: Operand, b: View, fini
             multiply(rest)
         else:
             branch(panel < i64(full), lambda: multiply(tile.nr), lambda: multiply(rest))
+
+    shared_loop(
+        (*spec.batch, *nested),
+        task,
+        threads=tile.threads,
+        flops=spec.flops,
+        bytes_moved=product((n, spec.k, np.dtype(spec.dtype).itemsize)),
+    )
 
 
 def _accumulate(

@@ -27,7 +27,6 @@ from graphc.lowering.cpu.emit import (
     ceil_div,
     const,
     dtype_of,
-    fused_loop,
     i64,
     loop,
     maximum_extent,
@@ -38,6 +37,7 @@ from graphc.lowering.cpu.emit import (
     worth_threads,
 )
 from graphc.lowering.cpu.features import CpuTarget
+from graphc.lowering.cpu.sharing import shared_loop
 from graphc.lowering.cpu.tiling import channel_blocks
 
 __all__ = ["GlobalPoolSpec", "PoolSpec", "emit_global_pool", "emit_pool"]
@@ -111,8 +111,9 @@ def emit_pool(spec: PoolSpec, target: CpuTarget, x: Operand, finish: Finish) -> 
         x: read at ``(n, *positions, c)``, only within the input's extents.
         finish: receives results at index ``(n, *output, c)``.
     """
-    threads = worth_threads(spec.flops)
-    with fused_loop((spec.batch, *spec.output), parallel=threads) as (n, *output):
+
+    def task(indices: tuple[Extent, ...]) -> None:
+        n, *output = indices
         axes = [_axis(spec, d, o) for d, o in enumerate(output)]
         scale = _divisor(spec, axes)
 
@@ -137,6 +138,9 @@ def emit_pool(spec: PoolSpec, target: CpuTarget, x: Operand, finish: Finish) -> 
             whole = _Axis(clipped.first, spec.window[-1], clipped.dilation)
             fits = i64(clipped.count) == i64(spec.window[-1])
             branch(fits, lambda: pixel(whole), lambda: pixel(clipped))
+
+    threads = worth_threads(spec.flops)
+    shared_loop((spec.batch, *spec.output), task, threads=threads, flops=spec.flops)
 
 
 def _axis(spec: PoolSpec, dimension: int, o: Extent) -> _Axis:
@@ -251,11 +255,13 @@ def emit_global_pool(spec: GlobalPoolSpec, target: CpuTarget, x: Operand, finish
     lanes = target.lanes(spec.dtype)
     known = static(spec.channels)
     elements = product((spec.batch, spec.positions, spec.channels))
-    threads = worth_threads(elements, product((elements, np.dtype(spec.dtype).itemsize)))
+    moved = product((elements, np.dtype(spec.dtype).itemsize))
     # Tasks are blocks of channels, few vectors wide where there are few channels.
     vectors = _VECTORS if known is None else max(1, min(_VECTORS, known // (2 * lanes)))
     size = lanes * vectors
-    with fused_loop((spec.batch, ceil_div(spec.channels, size)), parallel=threads) as (n, task):
+
+    def run(indices: tuple[Extent, ...]) -> None:
+        n, task = indices
         start = task * size
 
         def block(c: Extent, pieces: list[tuple[int, int]]) -> None:
@@ -271,6 +277,14 @@ def emit_global_pool(spec: GlobalPoolSpec, target: CpuTarget, x: Operand, finish
         else:
             left = bind(minimum_extent(i64(spec.channels) - start, size))
             channel_blocks(left, lanes, vectors, block)
+
+    shared_loop(
+        (spec.batch, ceil_div(spec.channels, size)),
+        run,
+        threads=worth_threads(elements, moved),
+        flops=elements,
+        bytes_moved=moved,
+    )
 
 
 def _global_sum(
