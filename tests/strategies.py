@@ -392,6 +392,49 @@ def _attention(g: Grower) -> Value | None:
     return g.b(o.Reshape(g.shape(x)), g.b(o.Transpose((0, 2, 1, 3)), y))
 
 
+def _compare(g: Grower) -> Value | None:
+    x = g.value(lambda t: t.dtype in (DType.F32, DType.I32))
+    if x is None or g.smooth:
+        return None
+    y = g.value(lambda t: t == g.b.type_of(x)) or x
+    return g.b(o.Compare(g.pick(["eq", "ne", "lt", "le", "gt", "ge"])), x, y)
+
+
+def _logical(g: Grower) -> Value | None:
+    x = g.value(lambda t: t.dtype is DType.BOOL)
+    if x is None:
+        return None
+    if g.number(0, 2) == 0:
+        return g.b(o.Not(), x)
+    y = g.value(lambda t: t == g.b.type_of(x)) or x
+    if g.flip():
+        scalar = g.b(o.Constant.of(np.array(g.flip())))
+        y = f.broadcast_to(g.b, scalar, g.shape(x))
+    pair = (x, y) if g.flip() else (y, x)
+    return g.b(g.pick([o.And(), o.Or(), o.Xor()]), *pair)
+
+
+def _integer(g: Grower) -> Value | None:
+    x = g.value(lambda t: t.dtype is DType.I32)
+    if x is None:
+        source = g.value(lambda t: is_float(t) and t.rank <= 3)
+        if source is None or g.smooth:
+            return None
+        return g.b(o.Convert(DType.I32), f.multiply(g.b, g.b(o.Tanh(), source), 5.0))
+    y = g.value(lambda t: t == g.b.type_of(x)) or x
+    other = g.pick([y, g.number(-1, 2)])
+    if g.flip():
+        return g.b(g.pick([o.FloorDivide(), o.Remainder()]), x, y)
+    return g.pick([f.add, f.subtract, f.multiply, f.maximum])(g.b, x, other)
+
+
+def _take(g: Grower) -> Value | None:
+    """Rows of a table, chosen by counting."""
+    size = g.number(2, 4)
+    rows = g.b(o.Iota(DType.I64, (size,), 0))
+    return g.b(o.Take(0), g.parameter(5, 4), rows)
+
+
 STEPS: list[Callable[[Grower], Value | None]] = [
     _unary,
     _binary,
@@ -418,6 +461,10 @@ STEPS: list[Callable[[Grower], Value | None]] = [
     _image_op,
     _branch,
     _attention,
+    _compare,
+    _logical,
+    _integer,
+    _take,
 ]
 
 INPUTS: list[tuple[DimLike, ...]] = [

@@ -260,7 +260,7 @@ def lossless(source: DType, target: DType) -> bool:
 
 
 def _integer(dtype: DType) -> np.iinfo[Any]:
-    return np.iinfo(dtype.value.replace("i", "int").replace("u8", "uint8"))
+    return np.iinfo(str(dtype.numpy))
 
 
 def _convert(r: Rewriter, op: Convert, xs: Sequence[Value], t: TensorType) -> Value | None:
