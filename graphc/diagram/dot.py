@@ -6,17 +6,18 @@ plain DOT: it needs nothing installed, and any Graphviz from 2.40 on lays it out
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
 import graphviz
 
 from graphc.diagram import describe, style, text
 from graphc.diagram.cost import Costs
-from graphc.diagram.scene import Cluster, DiagramError, Failure, Scene, Unit, compose
-from graphc.diagram.style import Paint
-from graphc.diagram.tree import Block
+from graphc.diagram.faces import Faces
+from graphc.diagram.markup import block_title, frame_label, small, table
+from graphc.diagram.scene import Cluster, DiagramError, Edge, Failure, Scene, Unit, compose
 from graphc.frontend.layers import LAYERS
-from graphc.ir.graph import Graph, Node
+from graphc.ir.graph import Graph
 from graphc.ir.types import TensorType
 
 __all__ = ["DiagramError", "Failure", "draw"]
@@ -71,15 +72,10 @@ def draw(
     return _Writer(graph, costs, scene, direction, is_layer).write(title or graph.name)
 
 
-LAYER_FAMILIES = {
-    "Activation": "activation",
-    "Attention": "attention",
-    "Normalisation": "norm",
-    "Pooling": "window",
-}
-"""Groups of layers that have one colour, whatever the ops they are made of."""
 LEGEND = 5
 """Entries of the legend in one line."""
+FAN_OUT = 8
+"""Readers of one value that lines are drawn to; where there are more, all but the first get a mark with its name."""
 
 
 class _Writer:
@@ -91,24 +87,25 @@ class _Writer:
         direction: str,
         is_layer: Callable[[str], bool],
     ) -> None:
-        self.graph, self.costs, self.scene, self.is_layer = graph, costs, scene, is_layer
+        self.graph, self.costs, self.scene = graph, costs, scene
         self.down = direction == "down"
-        self.families: set[str] = set()
+        self.faces = Faces(graph, costs, is_layer)
         self.ids: dict[str, str] = {}
+        self.names = {u.id: _plain_name(u) for u in scene.units()}
 
     def write(self, title: str) -> str:
         dot = graphviz.Digraph("graph")
         body = graphviz.Digraph()
         self.cluster(body, self.scene.root, 0)
+        readers = Counter((edge.tail, edge.type) for edge in self.scene.edges)
+        joined: set[tuple[str, TensorType]] = set()
         for edge in self.scene.edges:
-            tip = text.plain(f"{edge.type}")
-            body.edge(
-                self.id(edge.tail),
-                self.id(edge.head),
-                label=text.plain(f" {text.shape(edge.type)} "),
-                tooltip=tip,
-                labeltooltip=tip,
-            )
+            value = edge.tail, edge.type
+            if readers[value] > FAN_OUT and value in joined:
+                self.edge(body, edge, self.stub(body, edge), weight="1")
+            else:
+                self.edge(body, edge, self.id(edge.tail))
+            joined.add(value)
         large = len(self.ids) > 300
         dot.attr(
             "graph",
@@ -149,6 +146,27 @@ class _Writer:
         dot.body.extend(body.body)
         return str(dot.source)
 
+    def edge(self, dot: graphviz.Digraph, edge: Edge, tail: str, weight: str = "4") -> None:
+        tip = text.plain(f"{edge.type}")
+        label = text.plain(f" {text.shape(edge.type)} ")
+        dot.edge(
+            tail, self.id(edge.head), label=label, tooltip=tip, labeltooltip=tip, weight=weight
+        )
+
+    def stub(self, dot: graphviz.Digraph, edge: Edge) -> str:
+        """A small mark with the name of a value that many read, next to one of its readers."""
+        name = self.names[edge.tail]
+        stub = self.id(f"{edge.tail} to {edge.head}")
+        dot.node(
+            stub,
+            label=table([small(f"from {name}")]),
+            tooltip=text.plain(f"{name}: {edge.type}"),
+            fillcolor="white",
+            color=style.CLUSTER_STROKE,
+            style="filled,rounded,dashed",
+        )
+        return stub
+
     def id(self, unit: str) -> str:
         """A DOT node name from a path; what DOT has a meaning for (colons are ports) becomes `_`."""
         if unit not in self.ids:
@@ -164,10 +182,11 @@ class _Writer:
                 self.unit(dot, item)
                 continue
             block = item.block
+            cost = describe.cost_line(block.all_nodes, self.costs)
             with dot.subgraph(name=f"cluster_{self.id('frame ' + block.path)}") as inner:
                 inner.attr(
                     "graph",
-                    label=_frame_label(_block_title(block), self.cost_text(block)),
+                    label=frame_label(block_title(block), cost),
                     labeljust="l",
                     labelloc="t",
                     style="filled,rounded,dashed" if not block.kind else "filled,rounded",
@@ -179,126 +198,36 @@ class _Writer:
                 )
                 self.cluster(inner, item, level + 1)
 
-    def cost_text(self, block: Block) -> str:
-        return describe.cost_line(block.all_nodes, self.costs)
-
-    # Boxes
-
     def unit(self, dot: graphviz.Digraph, unit: Unit) -> None:
-        if unit.failures:
-            rows, paint, tip = self.failed(unit)
-        elif unit.port:
-            rows, paint, tip = self.output(unit)
-        elif unit.nodes[0].op.name == "input" and unit.block is None:
-            rows, paint, tip = self.input(unit.nodes[0])
-        elif unit.block is not None:
-            rows, paint, tip = self.block(unit.block)
-        else:
-            rows, paint, tip = self.op(unit.nodes[0])
-        attributes = {"fillcolor": paint.fill, "color": paint.stroke}
-        if unit.failures:
-            attributes["penwidth"] = "2"
-        elif paint is style.PORT:
+        face = self.faces.of(unit)
+        attributes = {"fillcolor": face.paint.fill, "color": face.paint.stroke}
+        if face.paint is style.PORT:
             attributes["fontcolor"] = "white"
-        elif unit.block is not None and unit.block.times > 1:
-            attributes["peripheries"] = "2"
-        elif rows[0].startswith("<B>fused "):
+        if face.heavy:
             attributes["penwidth"] = "1.8"
+        if unit.block is not None and unit.block.times > 1:
+            attributes["peripheries"] = "2"
         dot.node(
             self.id(unit.id),
-            label=_table(rows),
-            tooltip=text.plain(tip),
+            label=table(face.rows),
+            tooltip=text.plain(face.tip),
             id=self.id(unit.id),
             **attributes,
         )
 
-    def input(self, node: Node) -> tuple[list[str], Paint, str]:
-        name = str(getattr(node.op, "label", "input"))
-        rows = [f"<B>{text.html(name)}</B>", _detail(str(node.types[0]), color="#cbd5e1")]
-        return rows, style.PORT, describe.tooltip([node], self.graph, self.costs, f"input {name}")
-
-    def output(self, unit: Unit) -> tuple[list[str], Paint, str]:
-        value = dict(self.graph.outputs)[unit.port]
-        kind = str(self.graph.type_of(value))
-        rows = [f"<B>{text.html(unit.port)}</B>", _detail(kind, color="#cbd5e1")]
-        return rows, style.PORT, f"output {unit.port}: {kind}"
-
-    def block(self, block: Block) -> tuple[list[str], Paint, str]:
-        nodes = block.nodes
-        tip = describe.tooltip(nodes, self.graph, self.costs, f"{block.path}: {block.kind}")
-        rows = [_block_name(block)]
-        if block.blocks or not block.kind:
-            return [*rows, _detail(self.cost_text(block))], style.BLOCK, tip
-        main = describe.main_op(nodes, self.costs)
-        if self.is_layer(block.kind):
-            facts = describe.facts(main, self.operands(main), layer=True)
-            rows.append(_detail(" · ".join(facts)))
-        rows.append(_detail(self.cost_text(block)))
-        shared = self.costs.shared(nodes)
-        if shared and not self.costs.parameters(nodes):
-            rows.append(
-                _detail("shares " + ", ".join(str(getattr(p.op, "path", "")) for p in shared))
-            )
-        family = LAYER_FAMILIES.get(getattr(LAYERS.get(block.kind), "group", ""))
-        return rows, self.paint(main, family), tip
-
-    def op(self, node: Node) -> tuple[list[str], Paint, str]:
-        tip = describe.tooltip([node], self.graph, self.costs, node.path)
-        if node.op.regions:
-            return self.fused(node), self.paint(node), tip
-        rows = [f"<B>{text.html(node.op.name)}</B>"]
-        facts = describe.facts(node, self.operands(node)) + describe.literals(node, self.graph)
-        rows.append(_detail(" · ".join(facts)))
-        cost = describe.cost_line([node], self.costs)
-        rows.append(_detail(cost if "params" in cost or self.costs.macs([node]) else ""))
-        return rows, self.paint(node), tip
-
-    def fused(self, node: Node) -> list[str]:
-        steps = [s for body in node.op.regions for s in describe.fused_steps(body, self.is_layer)]
-        cost = _detail(describe.cost_line([node], self.costs))
-        if len(steps) == 1 and len(steps[0][1]) == 1:
-            layer, (op,) = steps[0]
-            return [f"<B>{text.html(layer or op)}</B>", _detail(op if layer else ""), cost]
-        kind = str(getattr(node.op, "kind", node.op.name))
-        rows = [f"<B>fused {text.html(kind)}</B>"]
-        for layer, ops in steps:
-            head = f"{text.html(layer)}  " if layer else ""
-            rows.append(
-                f'<FONT POINT-SIZE="{style.DETAIL_SIZE}">{head}'
-                f'<FONT COLOR="{style.MUTED}">{text.html(", ".join(ops))}</FONT></FONT>'
-            )
-        return [*rows, cost]
-
-    def failed(self, unit: Unit) -> tuple[list[str], Paint, str]:
-        first = unit.failures[0]
-        name = describe.title(unit.block.label, unit.block.kind) if unit.block else first.name
-        rows = [f'<B><FONT COLOR="{style.FAILED.stroke}">✗ {text.html(name)}</FONT></B>']
-        for failure in unit.failures[:3]:
-            rows += [_detail(line, color="#991b1b") for line in text.wrap(failure.message, 44)]
-        tip = "\n".join(f"{f.span or ''} {f.message}".strip() for f in unit.failures)
-        return rows, style.FAILED, tip
-
-    def operands(self, node: Node) -> tuple[TensorType, ...]:
-        return tuple(self.graph.type_of(v) for v in node.operands)
-
-    def paint(self, node: Node, family: str | None = None) -> Paint:
-        family = family or describe.family(node, self.costs)
-        self.families.add(family)
-        return style.paint(family)
-
     # Heading and legend
 
     def heading(self, title: str) -> str:
-        drawn = [n for n in self.graph.nodes if n.op.name not in ("input", "parameter", "constant")]
+        drawn = [n for n in self.graph.nodes if n.id not in self.costs.fixed]
         params, flops = self.costs.parameters(drawn), self.costs.flops(drawn)
         parts = [f"{text.count(params)} parameters"] if params else []
         if flops:
             dims = ", ".join(f"{n} = {v}" for n, v in self.costs.dims.items())
             parts.append(text.count(flops, "FLOP") + (f" for {dims}" if dims else ""))
-        known = [f for f in style.FAMILIES if f in self.families]
-        known += sorted(self.families - set(style.FAMILIES))
+        known = [f for f in style.FAMILIES if f in self.faces.families]
+        known += sorted(self.faces.families - set(style.FAMILIES))
         entries = [
-            f'<FONT COLOR="{style.paint(f).stroke}">■</FONT> {_detail(style.legend_name(f))}'
+            f'<FONT COLOR="{style.paint(f).stroke}">■</FONT> {small(style.legend_name(f))}'
             for f in known
         ]
         lines = ["  ".join(entries[i : i + LEGEND]) for i in range(0, len(entries), LEGEND)]
@@ -306,51 +235,14 @@ class _Writer:
         return (
             '<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="2">'
             f'<TR><TD ALIGN="LEFT"><FONT POINT-SIZE="{style.TITLE_SIZE}"><B>{text.html(title)}</B></FONT></TD></TR>'
-            f'<TR><TD ALIGN="LEFT">{_detail(" · ".join(parts) or " ", size=style.NAME_SIZE)}</TD></TR>'
+            f'<TR><TD ALIGN="LEFT">{small(" · ".join(parts) or " ", size=style.NAME_SIZE)}</TD></TR>'
             f"{legend}</TABLE>>"
         )
 
 
-def _block_title(block: Block) -> tuple[str, str]:
-    """What a block is called, in bold, and what to add in small print."""
-    label, kind = block.label, block.kind
-    if label.isdigit() and "." in block.path:
-        label = ".".join(block.path.split(".")[-2:])
-    if block.times > 1:
-        return f"{kind} × {block.times}", _range(block)
-    if not kind:
-        inside = sum(b.times for b in block.blocks)
-        return label, f"{block.common_kind} × {inside}" if block.common_kind else ""
-    return describe.title(label, kind), ""
-
-
-def _block_name(block: Block) -> str:
-    bold, small = _block_title(block)
-    return f"<B>{text.html(bold)}</B>" + (f"  {_detail(small)}" if small else "")
-
-
-def _frame_label(title: tuple[str, str], cost: str) -> str:
-    """The heading of a frame. The empty cell on the right keeps it left of the middle, where edges come in."""
-    bold, small = title
-    parts = [small, *cost.split(" · ")]
-    lines = [f'<FONT POINT-SIZE="{style.NAME_SIZE}"><B>{text.html(bold)}</B></FONT>']
-    lines += [_detail(part) for part in parts if part]
-    width = max(0.6 * style.NAME_SIZE * len(bold), 0.55 * style.DETAIL_SIZE * max(map(len, parts)))
-    cell = f'<TD WIDTH="{int(width) + 16}"></TD>'
-    rows = "".join(f'<TR><TD ALIGN="LEFT">{line}</TD>{cell}</TR>' for line in lines)
-    return f'<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="1">{rows}</TABLE>>'
-
-
-def _range(block: Block) -> str:
-    """`layer3.1 – 5`: the labels of the first and the last."""
-    first = ".".join(block.path.split(".")[-2:])
-    return f"{first} – {block.repeats[-1].label}"
-
-
-def _detail(line: str, color: str = style.MUTED, size: int = style.DETAIL_SIZE) -> str:
-    return f'<FONT POINT-SIZE="{size}" COLOR="{color}">{text.html(line)}</FONT>' if line else ""
-
-
-def _table(rows: Iterable[str], align: str = "CENTER") -> str:
-    cells = "".join(f'<TR><TD ALIGN="{align}">{row}</TD></TR>' for row in rows if row)
-    return f'<<TABLE BORDER="0" CELLBORDER="0" CELLSPACING="0" CELLPADDING="1">{cells}</TABLE>>'
+def _plain_name(unit: Unit) -> str:
+    """What a unit is called where there is room for a name only."""
+    if unit.block is not None:
+        return unit.block.path
+    node = unit.nodes[0] if unit.nodes else None
+    return str(getattr(node.op, "label", unit.id.lstrip("/"))) if node is not None else unit.id

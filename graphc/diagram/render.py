@@ -72,6 +72,10 @@ def render(dot: str, format: str) -> bytes:
             "or write the picture as .dot, which needs nothing installed."
         ) from None
     except subprocess.CalledProcessError as e:
+        if e.returncode < 0:  # its spline router runs out of stack on very large pictures
+            raise RenderError(
+                "Graphviz's `dot` crashed on a picture this large; choose a smaller depth"
+            ) from None
         said = (e.stderr or b"").decode(errors="replace").strip().splitlines()
         raise RenderError(
             f"Graphviz's `dot` failed ({said[-1] if said else f'exit status {e.returncode}'})"

@@ -16,7 +16,7 @@ from graphc.diagram import style
 from graphc.diagram.dot import DiagramError, Failure, draw
 from graphc.diagram.render import render
 from graphc.ir.graph import Graph, Scope
-from graphc.ops import DotGeneral, Tanh
+from graphc.ops import Add, DotGeneral, Tanh
 from tests.diagram.models import SOURCE, N, Net, is_layer, lenet, resnet
 
 
@@ -196,3 +196,13 @@ def test_same_text_in_every_process() -> None:
         )
         found.add(done.stdout)
     assert found == {pictured(resnet()).encode() + b"\n"}
+
+
+def test_a_value_that_many_read_has_marks_instead_of_lines() -> None:
+    net = Net("Skips")
+    x = h = net.input("x", N, 8)
+    for _ in range(10):
+        h = net.b(Add(), net.b(Tanh(), h), x)
+    dot = pictured(net.b.build([("y", h)]))
+    assert dot.count("from x") == 10
+    assert [a for a, _ in edges(dot)].count("input/0") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import stat
+import subprocess
 from pathlib import Path
 
 import graphviz
@@ -88,4 +89,13 @@ def test_a_missing_executable_is_what_graphviz_says(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(graphviz.Source, "pipe", missing)
     with pytest.raises(render.RenderError, match="is not installed"):
+        render.render("digraph {}", "svg")
+
+
+def test_a_crash_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*args: object, **kwargs: object) -> bytes:
+        raise subprocess.CalledProcessError(-11, "dot", stderr=b"")
+
+    monkeypatch.setattr(graphviz.Source, "pipe", crash)
+    with pytest.raises(render.RenderError, match="choose a smaller depth"):
         render.render("digraph {}", "svg")
