@@ -56,6 +56,11 @@ def arguments() -> argparse.Namespace:
         action="store_true",
         help="take compiled modules as they are, even of another compiler",
     )
+    add(
+        "--urgent",
+        action="store_true",
+        help="real-time priority for the timed blocks: on a busy machine, as root",
+    )
     add("--record", action="store_true", help="append to benchmarks/RESULTS.md")
     add("--json", type=Path, metavar="FILE", help="write all numbers to a file")
     given = parser.parse_args()
@@ -95,10 +100,12 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def start(kind: str, files: Prepared, threads: int) -> tuple[Contender | None, Outcome]:
+def start(
+    kind: str, files: Prepared, given: argparse.Namespace
+) -> tuple[Contender | None, Outcome]:
     """A contender whose outputs have been compared with the expected ones."""
     try:
-        contender = Contender(kind, files, threads)
+        contender = Contender(kind, files, given.threads, urgent=given.urgent)
     except ContenderError as error:
         return None, Outcome(problem=str(error))
     try:
@@ -120,7 +127,7 @@ def measure(workload: Workload, peers: Iterable[str], given: argparse.Namespace)
     contenders: list[Contender] = []
     try:
         for kind in (OURS, *peers):
-            contender, row.outcomes[kind] = start(kind, files, given.threads)
+            contender, row.outcomes[kind] = start(kind, files, given)
             if contender is not None:
                 contenders.append(contender)
         for kind, times in duel(contenders, given.rounds, given.seconds).items():
@@ -147,7 +154,8 @@ def main() -> int:
     facts = {
         "machine": f"{machine.processor()}; {machine.memory()}",
         "versions": machine.versions(PEERS[p] for p in peers),
-        "settings": f"f32, {given.threads} threads, target {given.target}, {given.rounds} blocks each",
+        "settings": f"f32, {given.threads} threads, target {given.target}, {given.rounds} blocks each"
+        + (", at real-time priority" if given.urgent else ""),
         "seed of the random ones": str(given.random),
         "stolen by the hypervisor": f"{(machine.stolen() - stolen) / 100:.1f} s in this run",
     }

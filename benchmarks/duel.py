@@ -57,8 +57,8 @@ def ratio(peer: Times, own: Times) -> tuple[float, float]:
 class Contender:
     """One worker process. Raises ContenderError, from any method, with what the worker says went wrong."""
 
-    def __init__(self, kind: str, files: Prepared, threads: int) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, files: Prepared, threads: int, *, urgent: bool = False) -> None:
+        self.kind, self._urgent = kind, urgent
         job = {
             "kind": kind,
             "name": files.workload.name,
@@ -120,7 +120,10 @@ class Contender:
 
     def block(self, calls: int) -> tuple[float, float]:
         """Seconds per call and the share of time spent waiting, over `calls` calls."""
-        answer = self._ask(do="run", calls=calls)
+        start = time.monotonic()
+        answer = self._ask(do="run", calls=calls, urgent=self._urgent)
+        if self._urgent:
+            time.sleep(time.monotonic() - start)  # whoever was pushed aside gets as much
         return answer["seconds"], answer["waited"]
 
     def close(self) -> None:
@@ -156,7 +159,6 @@ def duel(contenders: list[Contender], rounds: int, seconds: float) -> dict[str, 
         if time.monotonic() > end + 2 * seconds:
             break
         for c in contenders:
-            c.block(max(1, calls[c.kind] // 3))  # back into the caches after the others' turn
             took, waited = c.block(calls[c.kind])
             (good if waited < CONTENDED else bad)[c.kind].append(took)
     result = {}

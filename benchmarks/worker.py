@@ -8,6 +8,7 @@ saves the outputs as .npz.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import os
@@ -99,6 +100,30 @@ def waited() -> float:
     return total * 1e-9
 
 
+def hurry(on: bool) -> None:
+    """Gives all threads a real-time priority, or takes it back. Raises PermissionError without the right to."""
+    policy = os.SCHED_RR if on else os.SCHED_OTHER
+    for path in glob.glob("/proc/self/task/*"):
+        with contextlib.suppress(ProcessLookupError):  # the thread has ended
+            os.sched_setscheduler(int(Path(path).name), policy, os.sched_param(int(on)))
+
+
+def block(run: Runner, calls: int, urgent: bool) -> dict[str, float]:
+    """Runs a third of the calls to have everything back in the caches, then times all of them."""
+    if urgent:
+        hurry(True)
+    for _ in range(max(1, calls // 3)):
+        run()
+    before, start = waited(), time.perf_counter()
+    for _ in range(calls):
+        run()
+    seconds = time.perf_counter() - start
+    result = {"seconds": seconds / calls, "waited": (waited() - before) / seconds}
+    if urgent:
+        hurry(False)
+    return result
+
+
 def serve(run: Runner, answer: Callable[..., None]) -> None:
     """Answers requests until standard input ends."""
     for line in sys.stdin:
@@ -107,11 +132,7 @@ def serve(run: Runner, answer: Callable[..., None]) -> None:
             np.savez(request["path"], *run())
             answer(saved=True)
             continue
-        before, start = waited(), time.perf_counter()
-        for _ in range(request["calls"]):
-            run()
-        seconds = time.perf_counter() - start
-        answer(seconds=seconds / request["calls"], waited=(waited() - before) / seconds)
+        answer(**block(run, request["calls"], request["urgent"]))
 
 
 def main() -> None:
