@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from graphc.ir.dim import DimLike, product
 from graphc.ir.dtype import DType
 from graphc.ir.op import Expr
-from graphc.lowering.cpu import arithmetic, index as ix
+from graphc.lowering.cpu import arithmetic
+from graphc.lowering.cpu import index as ix
 from graphc.lowering.cpu.emit import bind, const, lanes_of, splat
 from graphc.lowering.cpu.trace import Reduction
 

@@ -124,7 +124,9 @@ def unary(name: str, value: Expr) -> Expr:
         return value if dtype == "uint8" else select(value < zero, zero - value, value)
     if name == "sign":
         zero, one = const(0, dtype, lanes), const(1, dtype, lanes)
-        below = select(compare("lt", value, zero), const(-1 if dtype != "uint8" else 0, dtype, lanes), value)
+        below = select(
+            compare("lt", value, zero), const(-1 if dtype != "uint8" else 0, dtype, lanes), value
+        )
         return select(compare("gt", value, zero), one, below)
     return _FUNCTIONS[name](value)
 

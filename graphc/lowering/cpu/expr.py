@@ -413,7 +413,6 @@ class TirEmitter(SymbolicEmitter):
 
     def _for_all(self, test: Expr) -> Expr:
         """Whether a boolean vector holds in every lane."""
-        lanes = lanes_of(test)
         ones = arithmetic.as_int(test)
         while lanes_of(ones) > 1:
             low, high = halves(ones)

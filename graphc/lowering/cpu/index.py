@@ -20,6 +20,7 @@ from graphc.ir.dim import (
     Dim,
     DimLike,
     Monomial,
+    Quotient,
     Symbol,
     floordiv,
     interval,
@@ -148,6 +149,13 @@ def replaced(condition: Condition, env: Mapping[str, DimLike]) -> bool | Conditi
     return result
 
 
+def quotients(value: DimLike) -> list[Quotient]:
+    """The quotients in a value, not those inside of quotients."""
+    if not isinstance(value, Dim):
+        return []
+    return [atom for mono, _ in value.terms for atom, _ in mono if isinstance(atom, Quotient)]
+
+
 def flatten(index: Sequence[DimLike], shape: Sequence[DimLike]) -> DimLike:
     """The row-major position of `index` in a dense tensor of `shape`."""
     position: DimLike = 0
@@ -197,6 +205,31 @@ class Space:
         """Integer bounds of a value; None where there is none."""
         low, high = interval(value, self._bounds)
         return None if math.isinf(low) else int(low), None if math.isinf(high) else int(high)
+
+    def simplified(self, value: DimLike) -> DimLike:
+        """`value` without quotients that are certainly 0: what is left of a split loop divided again."""
+        if not isinstance(value, Dim) or not quotients(value):
+            return value
+
+        def divide(a: DimLike, b: DimLike) -> DimLike:
+            result = floordiv(a, b)
+            if not isinstance(result, Dim):
+                return result
+            total: DimLike = 0
+            for mono, coefficient in result.terms:
+                if len(mono) == 1 and isinstance(mono[0][0], Quotient) and mono[0][1] == 1:
+                    inner = mono[0][0]
+                    if self.proves(inner.numerator) and self.proves(
+                        inner.denominator - 1 - inner.numerator
+                    ):
+                        continue
+                total = total + _term(mono, coefficient)
+            return total
+
+        result: DimLike = value.fold(
+            Dim.symbol, lambda c: c, lambda a, b: a + b, lambda a, b: a * b, divide
+        )
+        return result
 
     @contextmanager
     def assuming(self, condition: Condition, truth: bool = True) -> Iterator[None]:

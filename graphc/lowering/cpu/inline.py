@@ -265,8 +265,8 @@ class Inliner:
 
         Raises ValueError for a given value at another index than the one it is known at.
         """
-        where: Index = tuple(index)
         e = self.emitter
+        where: Index = tuple(e.space.simplified(i) for i in index)
         known = e.recall((value, where))
         if known is not None:
             return known

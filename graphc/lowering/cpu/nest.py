@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 
 from graphc.ir.dim import Dim, DimLike, product, substitute
 from graphc.ir.graph import Graph
@@ -20,14 +21,8 @@ from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.index import Condition, Space, flatten
 from graphc.lowering.cpu.inline import Inliner
 from graphc.lowering.cpu.io import KernelIO
-from graphc.lowering.cpu.schedule import (
-    Schedule,
-    checkable,
-    hoistable,
-    schedule,
-    split_points,
-    storable,
-)
+from graphc.lowering.cpu.rows import checkable, hoistable, storable
+from graphc.lowering.cpu.schedule import Schedule, schedule, split_points
 from graphc.lowering.cpu.trace import checked_nodes
 from graphc.lowering.cpu.transpose import emit_turned
 
@@ -109,9 +104,7 @@ class Nest:
         known = static(i)
         return known if known is not None else self.e.bound(i, 0, size - 1)
 
-    def stretches(
-        self, loop: int, stretch: int, body: Callable[[DimLike, DimLike], None]
-    ) -> None:
+    def stretches(self, loop: int, stretch: int, body: Callable[[DimLike, DimLike], None]) -> None:
         """Shares a loop out in stretches, with all other outer ones: `body(first, steps)` emits one."""
         from tvm.script.ir_builder import tirx as t
 
@@ -234,7 +227,7 @@ class Nest:
         assert plan.vector is not None
         open = [c for c in conditions if e.space.decide(c) is None]
         points = split_points(open, loop, count, e.space) if first == 0 else [0, count]
-        for start, end in zip(points, points[1:], strict=False):
+        for start, end in pairwise(points):
 
             def one(at: DimLike, lanes: int) -> None:
                 assert plan.vector is not None

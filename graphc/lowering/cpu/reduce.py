@@ -7,18 +7,12 @@ the family of last resort for contractions and windows no other family wants.
 
 from __future__ import annotations
 
-from graphc.ir.graph import Graph
 from graphc.ir.op import Op, Pattern
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.io import KernelIO
 from graphc.lowering.cpu.nest import emit_nest
+from graphc.lowering.cpu.trace import expanded
 from graphc.ops import Fusion
-from graphc.passes.decompose import decompose
-
-
-def expanded(body: Graph) -> Graph:
-    """The body in primitives and elementwise ops: what can be computed element by element."""
-    return decompose(body, lambda op, types: False)
 
 
 def _computable(op: Op) -> bool:

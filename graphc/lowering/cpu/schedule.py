@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from graphc.ir.dim import Dim, DimLike, product, substitute
+from graphc.ir.dim import Dim, DimLike, product
 from graphc.ir.dtype import DType
-from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.graph import Graph, Value
 from graphc.ir.op import Pattern
 from graphc.lowering.cpu import index as ix
 from graphc.lowering.cpu.emit import worth_threads
 from graphc.lowering.cpu.features import CpuTarget
-from graphc.lowering.cpu.index import Condition, Space, unflatten
+from graphc.lowering.cpu.index import Condition, Space, quotients, unflatten
 from graphc.lowering.cpu.inline import Index
 from graphc.lowering.cpu.trace import Event, Trace, mergeable, watch
 
@@ -27,23 +27,47 @@ _SHORT = 4  # an axis shorter than this is not worth vectors if another will do
 
 @dataclass(frozen=True)
 class Axes:
-    """The output's dimensions as loops: `groups[g]` are the dimensions that loop g merges."""
+    """The output's dimensions as loops.
+
+    Attributes:
+        shape: the output's shape.
+        parts: for each dimension the sizes it is split into, slowest first; most are whole.
+        groups: the parts, numbered through, that each loop merges.
+    """
 
     shape: tuple[DimLike, ...]
+    parts: tuple[tuple[DimLike, ...], ...]
     groups: tuple[tuple[int, ...], ...]
+
+    @staticmethod
+    def of(shape: tuple[DimLike, ...], parts: tuple[tuple[DimLike, ...], ...]) -> Axes:
+        """One loop for each part that is not 1."""
+        sizes = [size for part in parts for size in part]
+        return Axes(shape, parts, tuple((p,) for p, size in enumerate(sizes) if size != 1))
+
+    @property
+    def part_sizes(self) -> tuple[DimLike, ...]:
+        """All parts' sizes."""
+        return tuple(size for part in self.parts for size in part)
 
     @property
     def sizes(self) -> tuple[DimLike, ...]:
         """Steps of each loop."""
-        return tuple(product(self.shape[d] for d in group) for group in self.groups)
+        sizes = self.part_sizes
+        return tuple(product(sizes[p] for p in group) for group in self.groups)
 
     def index(self, at: Sequence[DimLike]) -> Index:
         """The output index where the loops are `at`."""
-        result: list[DimLike] = [0] * len(self.shape)
+        sizes = self.part_sizes
+        inside: list[DimLike] = [0] * len(sizes)
         for group, position in zip(self.groups, at, strict=True):
-            parts = unflatten(position, [self.shape[d] for d in group])
-            for d, part in zip(group, parts, strict=True):
-                result[d] = part
+            for p, digit in zip(group, unflatten(position, [sizes[p] for p in group]), strict=True):
+                inside[p] = digit
+        result: list[DimLike] = []
+        first = 0
+        for part in self.parts:
+            result.append(ix.flatten(inside[first : first + len(part)], part))
+            first += len(part)
         return tuple(result)
 
 
@@ -83,8 +107,12 @@ class Schedule:
 def schedule(body: Graph, outputs: Sequence[Value], target: CpuTarget) -> Schedule:
     """The loop nest for outputs of one shape."""
     shape = body.type_of(outputs[0]).shape
-    axes = Axes(shape, tuple((d,) for d, size in enumerate(shape) if size != 1))
+    axes = Axes.of(shape, tuple((size,) for size in shape))
     space, trace, symbols = _watch(body, outputs, axes)
+    split = Axes.of(shape, _parts(axes, trace, symbols))
+    if split != axes:
+        axes = split
+        space, trace, symbols = _watch(body, outputs, axes)
     merged = _merged(axes, trace, symbols)
     if merged != axes:
         axes = merged
@@ -120,6 +148,25 @@ def _watch(
     return space, trace, tuple(s.names[0] for s in at)
 
 
+def _parts(axes: Axes, trace: Trace, symbols: tuple[str, ...]) -> tuple[tuple[DimLike, ...], ...]:
+    """Splits dimensions whose quotient by an integer is an index somewhere: groups of channels."""
+    divisors: dict[str, set[int]] = {s: set() for s in symbols}
+    for event in trace.events:
+        for i in event.index:
+            for quotient in quotients(i):
+                name, by = str(quotient.numerator), quotient.denominator
+                if name in divisors and isinstance(by, int):
+                    divisors[name].add(by)
+    parts: list[tuple[DimLike, ...]] = [(size,) for size in axes.shape]
+    for (d,), symbol in zip(axes.groups, symbols, strict=True):
+        for by in sorted(divisors[symbol], reverse=True):
+            first, *rest = parts[d]
+            last = rest[-1] if rest else first
+            if last % by == 0 and last != by:
+                parts[d] = (*parts[d][:-1], last // by, by)
+    return tuple(parts)
+
+
 def _reduced(trace: Trace) -> list[Event]:
     """The elements computed by reductions that run in every case."""
     ids = {node for node, _ in trace.reductions}
@@ -139,7 +186,7 @@ def _merged(axes: Axes, trace: Trace, symbols: tuple[str, ...]) -> Axes:
                 groups[-1] += group
                 continue
         groups.append(group)
-    return Axes(axes.shape, tuple(groups))
+    return Axes(axes.shape, axes.parts, tuple(groups))
 
 
 def _split(trace: Trace, symbols: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
@@ -261,104 +308,3 @@ def split_points(
                     points.insert(n, point)
                     break
     return points
-
-
-def hoistable(plan: Schedule, inside: set[str]) -> list[Event]:
-    """Elements that are the same for all of the inner loops `inside`, in the order computed."""
-    fixed = set(plan.symbols) - inside
-    found: dict[tuple[Value, Index], Event] = {}
-    for event in plan.trace.events:
-        names = {n for i in event.index if isinstance(i, Dim) for n in i.names}
-        if not event.guarded and names <= fixed and event.depends <= fixed:
-            found.setdefault((event.value, event.index), event)
-    return list(found.values())
-
-
-def checkable(plan: Schedule, inside: set[str]) -> list[tuple[Value, Index]]:
-    """Elements at the start of the inner loops whose index checks hold for all of these loops."""
-    fixed = set(plan.symbols) - inside
-    start: dict[str, DimLike] = {name: 0 for name in inside}
-    found: dict[tuple[Value, Index], None] = {}
-    for event in plan.trace.events:
-        names = {n for i in event.index if isinstance(i, Dim) for n in i.names}
-        depends = plan.trace.checked.get(event.node.id)
-        if depends is None or event.guarded or event.loops:
-            continue
-        if depends <= fixed and names <= set(plan.symbols):
-            found[event.value, tuple(substitute(i, start) for i in event.index)] = None
-    return list(found)
-
-
-def storable(body: Graph, plan: Schedule, output: Value) -> Value | None:
-    """A value that passes over a row would compute again, and that can wait in the output's memory.
-
-    It has the output's type, is computed at every element of the row by a reduction and at the
-    output's own element afterwards, and is worth storing: an `expensive` op is behind it.
-    """
-    symbols, trace = plan.symbols, plan.trace
-    at = plan.axes.index([Dim.symbol(s) for s in symbols])
-    inner = [(symbols[g], plan.axes.sizes[g]) for g in plan.inner]
-    best: Value | None = None
-    for value in {e.value: None for e in trace.events}:
-        node = body.node(value.node)
-        if value == output or node.types[value.result] != body.type_of(output):
-            continue
-        if not _costly(body, node):
-            continue
-        events = [e for e in trace.events if e.value == value]
-        final = [e for e in events if not e.loops]
-        passes = [e for e in events if e.loops]
-        if not final or not passes or any(e.guarded or e.index != at for e in final):
-            continue
-        wanted = _box(trace, at, inner, plan)
-        if all(not e.guarded and _row(trace, e, plan) == wanted for e in passes) and (
-            best is None or value.node > best.node
-        ):
-            best = value
-    return best
-
-
-def _costly(body: Graph, node: Node) -> bool:
-    """Whether computing an element runs an expensive op, not counting reductions."""
-    seen: set[int] = set()
-    stack = [node]
-    while stack:
-        at = stack.pop()
-        if at.op.expensive:
-            return True
-        for v in at.operands:
-            source = body.node(v.node)
-            if source.op.pattern is not Pattern.REDUCE and source.id not in seen:
-                seen.add(source.id)
-                stack.append(source)
-    return False
-
-
-_Box = tuple[DimLike, tuple[tuple[DimLike, DimLike], ...]]
-
-
-def _row(trace: Trace, event: Event, plan: Schedule) -> _Box | None:
-    loops = [(name, plan.space.extent(name)) for name in event.loops]
-    return _box(trace, event.index, loops, plan)
-
-
-def _box(
-    trace: Trace, index: Index, loops: Sequence[tuple[str, DimLike]], plan: Schedule
-) -> _Box | None:
-    """The positions that loops visit: the first, and (stride, steps) of dense loops merged."""
-    position = ix.flatten(index, plan.axes.shape)
-    steps = []
-    for name, size in loops:
-        stride = trace.stride(position, name)
-        if stride is None:
-            return None
-        if size != 1:
-            steps.append((stride, size))
-    merged: list[tuple[DimLike, DimLike]] = []
-    for stride, size in steps:
-        if merged and merged[-1][0] == stride * size:
-            merged[-1] = stride, merged[-1][1] * size
-        else:
-            merged.append((stride, size))
-    first = substitute(position, {name: 0 for name, _ in loops})
-    return first, tuple(sorted(merged, key=str))

@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from graphc.ir.dim import Dim, DimLike, names_of
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, Node, Value
-from graphc.ir.op import Expr, Pattern
+from graphc.ir.op import Expr
 from graphc.ir.types import TensorType
 from graphc.lowering.cpu.index import Condition, Space, flatten, linear
 from graphc.lowering.cpu.inline import Index, Inliner, SymbolicEmitter, is_index
+
+from graphc.passes.decompose import decompose
 
 
 @dataclass(frozen=True)
@@ -263,13 +265,19 @@ def watch(
     return emitter.trace, emitter
 
 
+def expanded(body: Graph) -> Graph:
+    """The body in primitives and elementwise ops: what can be computed element by element."""
+    return decompose(body, lambda op, types: False)
+
+
 def checked_nodes(body: Graph) -> tuple[Node, ...]:
-    """The nodes whose kernels check an index while running, in node order: their fault ids count up."""
+    """The nodes (in primitives) whose kernels check an index, in order: their fault ids count up."""
+    body = expanded(body)
     found: set[int] = set()
     for _, value in body.outputs:
         shape = body.type_of(value).shape
-        space = Space(body.dims)
-        index = [space.symbol(0, d - 1) if d != 1 else 0 for d in shape]
-        if 0 not in shape and body.node(value.node).op.pattern is not Pattern.COMPOSITE:
+        if 0 not in shape:
+            space = Space(body.dims)
+            index = [space.symbol(0, d - 1) if d != 1 else 0 for d in shape]
             found |= watch(body, space, [value], index)[0].checked.keys()
     return tuple(body.node(i) for i in sorted(found))

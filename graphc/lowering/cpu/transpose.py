@@ -72,7 +72,9 @@ def emit_turned(nest: Nest) -> None:
 def _widths(extent: DimLike, lanes: int) -> tuple[int, ...]:
     """Full registers first; a named dim makes do with few widths, since each pair is code of its own."""
     if isinstance(extent, int):
-        return tuple(w for w in (1 << p for p in reversed(range(lanes.bit_length()))) if w <= extent)
+        return tuple(
+            w for w in (1 << p for p in reversed(range(lanes.bit_length()))) if w <= extent
+        )
     return tuple(dict.fromkeys((lanes, min(4, lanes), 1)))
 
 
@@ -100,9 +102,7 @@ def _tile(nest: Nest, width: int, height: int, whole: bool) -> None:
         nest.at[plan.turned] = at
 
 
-def _stored(
-    columns: Sequence[Expr], width: int, height: int, whole: bool
-) -> list[Expr]:
+def _stored(columns: Sequence[Expr], width: int, height: int, whole: bool) -> list[Expr]:
     """The vectors to store: one per column of the tile, or where the tile is dense, as they come."""
     import tvm.tirx as tx
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from graphc.ir.graph import Graph
+from graphc.ir.dim import Bounds, DimLike
+from graphc.ir.dtype import DType
+from graphc.ir.graph import Graph, GraphBuilder, Value
+from graphc.ir.types import TensorType
 from graphc.lowering.cpu.build import compile_object
 from graphc.lowering.cpu.emit import View, kernel
 from graphc.lowering.cpu.features import CpuTarget, parse_target
 from graphc.lowering.cpu.io import FAULT_WORDS, KernelIO
 from graphc.lowering.cpu.trace import checked_nodes
+from graphc.ops import Fusion, Input
 
 from .harness import _LAUNCHER as LAUNCHER
 from .harness import guarded, misaligned
@@ -51,9 +55,7 @@ def function(name: str, body: Graph, emit: Emit, target: CpuTarget) -> Any:
 class Kernels:
     """Compiled bodies, by name."""
 
-    def __init__(
-        self, bodies: Mapping[str, Graph], emit: Emit, target: CpuTarget = NATIVE
-    ) -> None:
+    def __init__(self, bodies: Mapping[str, Graph], emit: Emit, target: CpuTarget = NATIVE) -> None:
         self.bodies = dict(bodies)
         functions = {n: function(n, b, emit, target) for n, b in bodies.items()}
         self.functions = functions
@@ -88,3 +90,55 @@ class Kernels:
         for _, intact in results:
             assert intact(), f"{name} wrote outside of its result"
         return tuple(array for array, _ in results)
+
+
+def body(
+    write: Callable[..., Value | Sequence[Value]],
+    *operands: tuple[DimLike, ...] | TensorType,
+    dims: Mapping[str, Bounds] | None = None,
+) -> Graph:
+    """A body: `write(builder, *inputs)` gives its outputs; operands are f32 shapes or types."""
+    b = GraphBuilder("body", dims or {})
+    types = [o if isinstance(o, TensorType) else TensorType(DType.F32, o) for o in operands]
+    inputs = [b(Input(f"x{i}", t.dtype, t.shape)) for i, t in enumerate(types)]
+    outputs = write(b, *inputs)
+    many = [outputs] if isinstance(outputs, Value) else list(outputs)
+    return b.build([(f"y{i}", v) for i, v in enumerate(many)])
+
+
+def operands(graph: Graph, seed: int = 0, **dims: int) -> list[np.ndarray]:
+    """Normal floats and small integers, for the inputs of a body."""
+    rng = np.random.default_rng(seed)
+    arrays = []
+    for node in graph.inputs:
+        shape, dtype = node.types[0].concrete(dims), node.types[0].dtype
+        numbers = rng.standard_normal(shape) if dtype.is_float else rng.integers(0, 3, shape)
+        arrays.append(np.asarray(numbers).astype(dtype.numpy))
+    return arrays
+
+
+def expected(graph: Graph, arrays: Sequence[np.ndarray], **dims: int) -> tuple[np.ndarray, ...]:
+    """What the interpreter makes of a body."""
+    fixed = graph.substitute_dims(dims) if dims else graph
+    return Fusion("body", fixed).evaluate(*arrays)
+
+
+def close(actual: np.ndarray, wanted: np.ndarray, tolerance: float = 2e-5) -> None:
+    """Equal shapes and types; floats up to the rounding of a few operations."""
+    assert actual.shape == wanted.shape
+    assert actual.dtype == wanted.dtype
+    eps = {"float64": 1e-12, "float32": tolerance, "float16": 4e-3, "bfloat16": 3e-2}
+    bound = eps.get(wanted.dtype.name, 0)
+    a, b = (x.astype(np.float64) if bound else x for x in (actual, wanted))
+    np.testing.assert_allclose(a, b, rtol=bound, atol=bound)
+
+
+def check(kernels: Kernels, name: str, seed: int = 0, **dims: int) -> None:
+    """A kernel against the interpreter, on random operands."""
+    graph = kernels.bodies[name]
+    used = {d: dims[d] for d in graph.dims}
+    arrays = operands(graph, seed, **used)
+    results = kernels(name, *arrays, **used)
+    for actual, wanted in zip(results, expected(graph, arrays, **used), strict=True):
+        close(actual, wanted)
+    assert not kernels.fault.any()
