@@ -162,7 +162,7 @@ class Blocks(Statements):
                 inner.env[parameter.name.id] = value
         for match in matches:
             for dim in match.declared.dims:
-                if isinstance(dim, ast.Dim):
+                if isinstance(dim, ast.Dim) and not isinstance(dim.size, ast.Name):
                     unbound_dims(dim.size, inner.env, inner.module, self.report)
             check_rest(match, inner, self.report, self.dim, self.b.dims)
 

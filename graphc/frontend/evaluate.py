@@ -70,7 +70,24 @@ class Expressions(Emission):
     def evaluate(self, node: ast.Node, frame: Frame) -> Any:
         """The value of an expression; poison only for a name that is poison. Raises FailedError."""
         self.budget.step()
-        return _VISIT[type(node)](self, node, frame)
+        value = _VISIT[type(node)](self, node, frame)
+        if isinstance(value, (list, tuple)) and not isinstance(node, ast.Name):
+            self._measure(value, node.span)
+        return value
+
+    def _measure(self, value: Any, span: Span) -> None:
+        """Reports E0502 for a list that holds too much, through all its levels; counts as that many steps."""
+        pending, count = [value], 0
+        while pending and count <= self.limits.length:
+            item = pending.pop()
+            count += 1
+            if isinstance(item, (list, tuple)):
+                pending += item[: self.limits.length - count + 1]
+        self.budget.step(count)
+        if count > self.limits.length:
+            self.report.fail(
+                "E0502", f"this list holds more than {self.limits.length:,} elements", span
+            )
 
     def value(self, node: ast.Node, frame: Frame) -> Any:
         """The value of an expression. Raises FailedError also for poison."""
@@ -160,6 +177,10 @@ class Expressions(Emission):
             else:
                 value = self.value(part, frame)
                 parts.append(value if isinstance(value, str) else shown(value))
+            if sum(map(len, parts)) > self.limits.length:
+                self.report.fail(
+                    "E0502", f"this text has more than {self.limits.length:,} characters", node.span
+                )
         return "".join(parts)
 
     def _items(self, node: ast.List | ast.Tuple, frame: Frame) -> Any:

@@ -134,10 +134,10 @@ def words_of(hint: Any) -> str:
         words = list(dict.fromkeys(words))
         return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
     if origin is Literal:
-        options = [shown(c) for c in typing.get_args(hint)]
-        return options[0] if len(options) == 1 else f"one of {', '.join(options)}"
+        choices = [shown(c) for c in typing.get_args(hint)]
+        return choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}"
     if origin is tuple:
-        options = list(typing.get_args(hint))
+        options = typing.get_args(hint)
         if len(options) == 2 and options[1] is Ellipsis:
             return f"a tuple of {_PLURALS.get(options[0], 'values')}"
         return f"a tuple of {len(options)}"
@@ -154,8 +154,7 @@ def spelled(hint: Any) -> str:
     if origin is Literal:
         return " | ".join(shown(c) for c in typing.get_args(hint))
     if origin is tuple:
-        options: tuple[Any, ...] = typing.get_args(hint)
-        parts = ["..." if h == ... else spelled(h) for h in options]
+        parts = ["..." if h is Ellipsis else spelled(h) for h in typing.get_args(hint)]
         return f"({', '.join(parts)})"
     names = {Value: "tensor", type(None): "none", Dim: "dim", DType: "dtype", Any: "any"}
     return names.get(hint, getattr(hint, "__name__", str(hint)))

@@ -42,9 +42,9 @@ class Budget:
         self.iterations = 0
         self.uses = 0
 
-    def step(self) -> None:
-        """One expression."""
-        self.steps += 1
+    def step(self, count: int = 1) -> None:
+        """One expression, or as much work as several."""
+        self.steps += count
         if self.steps > self.limits.steps:
             raise LimitError(
                 "E0503",

@@ -30,19 +30,21 @@ class Frame:
     env: dict[str, Any] = field(default_factory=dict)
     bound: dict[str, Span] = field(default_factory=dict)  # where a dim got its value
     labels: dict[str, Span] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)  # how often a base was asked for
     reserved: frozenset[str] = frozenset()
     shared: Shared | None = None
     failed: bool = (
         False  # a branch was not decided, or a body failed: a missing return says nothing
     )
-    position: int | None = None  # inside of a bracketed chain: the number of the stage
 
     def fresh(self, base: str) -> str:
         """A label that nobody has: `relu`, then `relu_2`."""
-        name, count = base, 1
-        while name in self.labels or name in self.reserved:
+        count = self.counts.get(base, 0) + 1
+        while (name := base if count == 1 else f"{base}_{count}") in self.labels or (
+            name in self.reserved
+        ):
             count += 1
-            name = f"{base}_{count}"
+        self.counts[base] = count
         return name
 
     def inner(self, label: str, kind: str, span: Span) -> Frame:

@@ -247,6 +247,12 @@ class _AdaptivePool(Layer):
                     operand=0,
                     help="pool to 1, or write the size in the input's shape",
                 )
+            if have % target and (target > 1024 or have * target > 2**24):
+                raise RejectError(
+                    f"{cx.what} pools {have} elements to {target}, which does not divide it, "
+                    "and is too large for windows of different sizes",
+                    argument="output_size",
+                )
             if have % target == 0:
                 x = self._even(cx, x, axis - 2, have // target)
             else:
