@@ -91,7 +91,9 @@ def test_bias_residual_and_activation_join_the_convolution():
     b = Draft()
     x = b.input(N, 6, 6, 4)
     y = b(Relu(), b(Add(), b.bias(b.conv(x, "w", 4), "b"), x))
-    assert fused(b, y, x=(2, 6, 6, 4)) == ["conv_general: conv_general broadcast_in_dim add add relu"]
+    assert fused(b, y, x=(2, 6, 6, 4)) == [
+        "conv_general: conv_general broadcast_in_dim add add relu"
+    ]
 
 
 def test_of_two_convolutions_that_are_added_the_later_takes_the_sum():
