@@ -107,8 +107,6 @@ CASES: dict[str, Any] = {
     "relu(x) + relu6(x * 9)": functional.relu(x) + functional.relu6(x * 9),
     "leaky_relu(x, 0.3)": functional.leaky_relu(x, 0.3),
     "elu(x, 0.5) + selu(x)": functional.elu(x, 0.5) + functional.selu(x),
-    + functional.elu(x, 0.5)
-    + functional.selu(x),
     'gelu(x) + gelu(x, approximate="tanh")': functional.gelu(x)
     + functional.gelu(x, approximate="tanh"),
     "silu(x) + sigmoid(x) + tanh(x)": functional.silu(x) + x.sigmoid() + x.tanh(),
