@@ -19,6 +19,7 @@ from graphc.lowering.cpu import arithmetic
 from graphc.lowering.cpu import index as ix
 from graphc.lowering.cpu.emit import bind, const, lanes_of, splat
 from graphc.lowering.cpu.trace import Reduction
+from graphc.ops.reduce import highest, lowest
 
 if TYPE_CHECKING:
     from graphc.lowering.cpu.expr import Cell, TirEmitter
@@ -44,12 +45,7 @@ def identity(kind: str, dtype: DType) -> float | int:
         return 0
     if kind in ("prod", "all"):
         return 1
-    if dtype.is_float:
-        return float("-inf") if kind == "max" else float("inf")
-    import numpy as np
-
-    info = np.iinfo(dtype.numpy)
-    return int(info.min if kind == "max" else info.max)
+    return lowest(dtype) if kind == "max" else highest(dtype)
 
 
 class Accumulation:

@@ -122,9 +122,10 @@ def settle(value: DimLike, lane: str, lanes: int) -> DimLike:
 
     def divide(a: DimLike, b: DimLike) -> DimLike:
         parts = linear(a, lane)
-        if not isinstance(b, int) or parts is None or not isinstance(parts[1], int):
+        stride = parts[1] if parts is not None else None
+        if not isinstance(b, int) or parts is None or not isinstance(stride, int):
             return floordiv(a, b)
-        rest, stride = parts
+        rest = parts[0]
         terms = rest.terms if isinstance(rest, Dim) else (((), rest),)
         constant = sum(c for mono, c in terms if not mono)
         unit = math.gcd(b, *(c for mono, c in terms if mono))

@@ -18,10 +18,10 @@ from graphc.lowering.cpu import index as ix
 from graphc.lowering.cpu.emit import View, bind, fused_loop, static
 from graphc.lowering.cpu.expr import Kept, TirEmitter
 from graphc.lowering.cpu.features import CpuTarget
+from graphc.lowering.cpu.hoist import checkable, hoistable, storable
 from graphc.lowering.cpu.index import Condition, Space, flatten
 from graphc.lowering.cpu.inline import Inliner
 from graphc.lowering.cpu.io import KernelIO
-from graphc.lowering.cpu.rows import checkable, hoistable, storable
 from graphc.lowering.cpu.schedule import Schedule, schedule, split_points
 from graphc.lowering.cpu.trace import checked_nodes
 from graphc.lowering.cpu.transpose import emit_turned

@@ -14,6 +14,8 @@ from graphc.lowering.cpu.nest import emit_nest
 from graphc.lowering.cpu.trace import expanded
 from graphc.ops import Fusion
 
+__all__ = ["accepts", "emit", "expanded"]
+
 
 def _computable(op: Op) -> bool:
     return op.name == "input" or type(op).compute is not Op.compute

@@ -17,7 +17,6 @@ from graphc.ir.op import Expr
 from graphc.ir.types import TensorType
 from graphc.lowering.cpu.index import Condition, Space, flatten, linear
 from graphc.lowering.cpu.inline import Index, Inliner, SymbolicEmitter, is_index
-
 from graphc.passes.decompose import decompose
 
 

@@ -9,10 +9,10 @@ from graphc.ir.dim import Bounds, Dim, DimLike
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, GraphBuilder, Value
 from graphc.ir.types import TensorType
-from graphc.lowering.cpu import reduce
+from graphc.lowering.cpu import rows
 from graphc.lowering.cpu.features import CpuTarget
+from graphc.lowering.cpu.hoist import storable
 from graphc.lowering.cpu.io import KernelIO
-from graphc.lowering.cpu.rows import storable
 from graphc.lowering.cpu.schedule import schedule
 from graphc.lowering.cpu.trace import expanded
 from graphc.ops import (
@@ -37,7 +37,9 @@ DIMS = {"N": Bounds(), "T": Bounds()}
 
 
 def emit(graph: Graph, target: CpuTarget, io: KernelIO) -> None:
-    reduce.emit(Fusion("rows", graph), target, io)
+    fusion = Fusion("rows", graph)
+    assert rows.accepts(fusion, target)
+    rows.emit(fusion, target, io)
 
 
 def softmax(axis: int, *shape: DimLike, dtype: DType = DType.F32) -> Graph:
