@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphc.ir.dim import Dim, DimLike, substitute
+from graphc.ir.dim import Dim, DimLike, names_of, substitute
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Pattern
 from graphc.lowering.cpu import index as ix
@@ -18,12 +18,17 @@ from graphc.lowering.cpu.schedule import Schedule
 from graphc.lowering.cpu.trace import Event, Trace
 
 
+def _symbols(trace: Trace, index: Index) -> set[str]:
+    """The symbols in an index, not the named dims."""
+    return {n for i in index for n in names_of(i)} - trace.dims
+
+
 def hoistable(plan: Schedule, inside: set[str]) -> list[Event]:
     """Elements that are the same for all of the inner loops `inside`, in the order computed."""
     fixed = set(plan.symbols) - inside
     found: dict[tuple[Value, Index], Event] = {}
     for event in plan.trace.events:
-        names = {n for i in event.index if isinstance(i, Dim) for n in i.names}
+        names = _symbols(plan.trace, event.index)
         if not event.guarded and names <= fixed and event.depends <= fixed:
             found.setdefault((event.value, event.index), event)
     return list(found.values())
@@ -35,7 +40,7 @@ def checkable(plan: Schedule, inside: set[str]) -> list[tuple[Value, Index]]:
     start: dict[str, DimLike] = dict.fromkeys(inside, 0)
     found: dict[tuple[Value, Index], None] = {}
     for event in plan.trace.events:
-        names = {n for i in event.index if isinstance(i, Dim) for n in i.names}
+        names = _symbols(plan.trace, event.index)
         depends = plan.trace.checked.get(event.node.id)
         if depends is None or event.guarded or event.loops:
             continue

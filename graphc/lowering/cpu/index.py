@@ -181,6 +181,7 @@ class Space:
     """The symbols of a kernel: named dims, loop variables with their ranges, and what is known of them."""
 
     def __init__(self, dims: Mapping[str, Bounds]) -> None:
+        self.dims = frozenset(dims)
         self._bounds: dict[str, Bounds] = dict(dims)
         self._ranges: dict[str, tuple[DimLike, DimLike]] = {}
         self._facts: list[DimLike] = []

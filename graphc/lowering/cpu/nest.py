@@ -205,7 +205,9 @@ class Nest:
         before: list[Condition] = []
         along: list[Condition] = []
         for condition in plan.trace.conditions:
-            known = tuple(t for t in condition.tests if set(t.value.names) <= fixed)
+            known = tuple(
+                t for t in condition.tests if set(t.value.names) <= fixed | plan.trace.dims
+            )
             moved = ix.replaced(Condition(known), env)
             if isinstance(moved, Condition) and moved not in before:
                 before.append(moved)

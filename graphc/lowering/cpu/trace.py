@@ -72,8 +72,13 @@ class Reduction:
 
 @dataclass
 class Trace:
-    """What was seen. `opaque` gives the dependencies of symbols made for values that are no polynomials."""
+    """What was seen.
 
+    `dims` are the named dims, on which nothing depends in the sense meant here; `opaque` gives the
+    dependencies of symbols made for values that are no polynomials.
+    """
+
+    dims: frozenset[str]
     reads: list[Read] = field(default_factory=list)
     conditions: list[Condition] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
@@ -87,7 +92,7 @@ class Trace:
         found: set[str] = set()
         for name in names:
             found |= self.opaque.get(name, {name})
-        return frozenset(found)
+        return frozenset(found - self.dims)
 
     def stride(self, position: DimLike, name: str) -> DimLike | None:
         """Elements between neighbours along loop `name`; None where there is no fixed distance."""
@@ -103,7 +108,7 @@ class TraceEmitter(SymbolicEmitter):
 
     def __init__(self, space: Space) -> None:
         super().__init__(space)
-        self.trace = Trace()
+        self.trace = Trace(space.dims)
         self._loops: list[str] = []
         self._guards = 0
 
