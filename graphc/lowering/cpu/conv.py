@@ -132,9 +132,9 @@ def choose_conv(spec: ConvSpec, target: CpuTarget) -> ConvTile:
 
     Per tap and channel a tile of ``r`` positions by ``v`` vectors costs ``r v`` multiply-adds, and
     about a sixth of one for each of its ``r + v`` loads. Below eight multiply-adds their latency
-    shows, and below five a vector of weights that comes from the second-level cache, how long that
-    takes. Partial panels and tiles count at full price. The order follows the size of the weights
-    (see ``benchmarks/NOTES.md``).
+    shows, and below six for every 64 bytes of weights that come from the second-level cache, how
+    long that takes. Partial panels and tiles count at full price. The order follows the size of the
+    weights (see ``benchmarks/NOTES.md``).
     """
     features = spec.features // spec.groups
     lanes = target.lanes(spec.dtype)
@@ -159,7 +159,7 @@ def choose_conv(spec: ConvSpec, target: CpuTarget) -> ConvTile:
                 * target.vector_bits
                 // 8
             )
-            least = max(8, 5 * vectors if panel > _PANEL_BYTES else 0)
+            least = max(8, 6 * vectors * target.vector_bits // 512 if panel > _PANEL_BYTES else 0)
             cost = 0.0
             for (_, high, h), (_, wide, w) in itertools.product(rows, columns):
                 cost += high * wide * (max(h * w * vectors, least) + (h * w + vectors) / 6 + 0.5)

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graphc.lowering.cpu.emit import Extent, ceil_div, product, static, worth_threads
+from graphc.lowering.cpu.emit import (
+    Extent,
+    ceil_div,
+    near_equal_tiles,
+    product,
+    static,
+    worth_threads,
+)
 from graphc.lowering.cpu.features import CpuTarget
 
 __all__ = [
@@ -91,8 +98,14 @@ def register_rows(target: CpuTarget, vectors: int) -> int:
 
 
 def _columns(spec: MatmulSpec, target: CpuTarget, lanes: int) -> int:
-    """Vectors in the width of a tile: the count that wastes the least of padded columns."""
+    """Vectors in the width of a tile: the count with the cheapest inner loops.
+
+    The model is ``choose_conv``'s: a step of ``r`` rows by ``v`` vectors costs ``r v``
+    multiply-adds and a sixth of one per load, at least eight (their latency), and at least six for
+    every 64 bytes of B that come from the second-level cache.
+    """
     n, m = static(spec.n), static(spec.m)
+    k = static(spec.k) or 256
     widest = 4 if target.vector_registers == 32 else 3
     if n is None:
         return 4 if target.vector_registers == 32 else 2
@@ -101,12 +114,17 @@ def _columns(spec: MatmulSpec, target: CpuTarget, lanes: int) -> int:
         widest = 8
     best, best_cost = 1, float("inf")
     for vectors in range(widest, 0, -1):
-        nr = vectors * lanes
-        panels = -(-n // nr)
-        cost = float(panels * nr)
-        # One vector of B per broadcast is bound by loads; a partial panel is compiled separately.
-        cost *= 1.4 if vectors == 1 else 1.0
-        cost *= 1.02 if n % nr else 1.0
+        panels = -(-n // (vectors * lanes))
+        panel = k * vectors * target.vector_bits // 8
+        least = max(8, 6 * vectors * target.vector_bits // 512 if panel > _PANEL_BYTES else 0)
+        runs = near_equal_tiles(m or 96, register_rows(target, vectors))
+        cost = panels * sum(
+            count * (max(rows * vectors, least) + (rows + vectors) / 6 + 0.5)
+            for _, count, rows in runs
+        )
+        # A partial panel and a second height are compiled separately.
+        cost *= 1.02 if n % (vectors * lanes) else 1.0
+        cost *= 1.0 + 0.01 * (len(runs) - 1)
         # Two threads share panels badly if there are only one or three.
         shared = m is not None and 2 < m <= 16 and n > 4 * lanes
         cost *= 1.1 if shared and panels in (1, 3) else 1.0
@@ -118,9 +136,9 @@ def _columns(spec: MatmulSpec, target: CpuTarget, lanes: int) -> int:
 def choose_matmul(spec: MatmulSpec, target: CpuTarget) -> MatmulTile:
     """The tile for a product, by rules found by measuring (see ``benchmarks/NOTES.md``).
 
-    Registers: 6x64, 8x48 and 14x32 run equally fast on AVX-512, 6x16 and 4x24 on AVX2, so the width
-    is the one that wastes least, and the height what the registers then hold. Order: rows first
-    while B stays in cache (1.3 MB), else columns first. B is prefetched if it comes from memory.
+    The width is the one whose inner loops cost least, the height what the registers then hold: 6x64
+    and 14x32 are typical for AVX-512, 6x16 for AVX2. Order: rows first while B stays in cache
+    (1.3 MB), else columns first. B is prefetched if it comes from memory.
     """
     n, m, k = static(spec.n), static(spec.m), static(spec.k)
     lanes = target.lanes(spec.dtype)
