@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tempfile
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -77,19 +77,41 @@ class Model:
         """The graph as text, which parses back; `after` names a pass, None means before any."""
         return print_graph(self.graph if after is None else self.optimised(after))
 
-    def summary(self) -> summary.Summary:
-        """The layer tree with shapes, parameters, MACs and memory; print it, or ask it for rows."""
-        return summary.summarise(self.graph)
+    def summary(self, *, dims: Mapping[str, int] | None = None) -> summary.Summary:
+        """The layer tree with shapes, parameters, MACs and memory; print it, or ask it for rows.
+
+        `dims` are sizes of open dims to count for; their lower (or upper, where bounded) ends otherwise.
+        """
+        return summary.summarise(self.graph, dims=dims)
 
     def draw(
-        self, path: str | Path | None = None, *, depth: int | None = None, after: str | None = None
+        self,
+        path: str | Path | None = None,
+        *,
+        after: str | None = None,
+        depth: int | None = None,
+        opened: Sequence[str] = (),
+        ops: bool = False,
+        direction: Literal["down", "right"] = "down",
+        title: str | None = None,
     ) -> str:
         """DOT text of the diagram; with `path` it is also written as .svg, .png, .pdf or .dot.
 
-        Raises RenderError when a picture is asked for and Graphviz is not installed.
+        Args:
+            path: where to write a picture.
+            after: draw the graph as it is after this pass; None means as it is written.
+            depth: levels of blocks to show; None opens what fits a page.
+            opened: block paths (`layer2`) to open besides.
+            ops: open layers down to single ops.
+            direction: which way data flows on the page.
+            title: instead of the model's name.
+
+        Raises:
+            RenderError: a picture is asked for and Graphviz is not installed.
+            ValueError: there is no pass called `after`.
         """
         graph = self.graph if after is None else self.optimised(after)
-        text = draw(graph) if depth is None else draw(graph, depth=depth)
+        text = draw(graph, depth=depth, opened=opened, ops=ops, direction=direction, title=title)
         if path is not None:
             render.save(text, path)
         return text
