@@ -7,7 +7,7 @@ from graphc.codes.info import CodeInfo
 CODES: dict[str, CodeInfo] = {
     "E0401": CodeInfo(
         "unknown argument",
-        """The layer, block or function has no argument of this name. `graphc explain Conv2d` lists those it has.
+        """The layer, block or function has no argument of this name. Arguments have PyTorch's names.
 
 Wrong:
 

@@ -7,7 +7,8 @@ from graphc.frontend.functions import FUNCTIONS
 from graphc.frontend.layers import LAYERS
 from graphc.frontend.limits import Limits
 from graphc.frontend.parameters import initialise
-from graphc.frontend.stages import LayerUse, ParameterInfo
+from graphc.frontend.stages import LayerUse
+from graphc.frontend.store import ParameterInfo
 from graphc.frontend.weights import Weights, check_weights, match_weights
 
 __all__ = [

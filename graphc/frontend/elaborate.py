@@ -15,7 +15,8 @@ from graphc.frontend.modules import Loader, Module
 from graphc.frontend.report import FailedError, Reporter
 from graphc.frontend.scope import Frame, constant_labels
 from graphc.frontend.settings import from_text
-from graphc.frontend.stages import LayerUse, ParameterInfo
+from graphc.frontend.stages import LayerUse
+from graphc.frontend.store import ParameterInfo
 from graphc.frontend.values import POISON, describe
 from graphc.ir.graph import Graph, GraphBuilder
 from graphc.source import Source

@@ -56,6 +56,7 @@ class Emission:
             for each in self.provenance.of(value)
             if each[0] != place
         ]
+        related = [*related, *self._sizes(error, operands)]
         help = error.help
         if isinstance(error, RejectError) and error.wanted is not None and operands:
             help = padding_help(self.b, operands[0], error.wanted) or help
@@ -64,9 +65,30 @@ class Emission:
             error.message,
             place,
             label,
-            related=list(dict.fromkeys(related))[:4],
+            related=list({place: (place, text) for place, text in reversed(related)}.values())[
+                ::-1
+            ],
             help=help,
         )
+
+    def _sizes(self, error: OpError, operands: Sequence[Value]) -> list[tuple[Span, str]]:
+        """Where the sizes at fault were decided, when that is not where the operands were made."""
+        axis = error.axis if isinstance(error, RejectError) else None
+        if axis is not None and operands:
+            rank = self.b.type_of(operands[0]).rank
+            return list(self.provenance.of_size(operands[0], axis % rank))
+        if error.code != "E0202" or len(operands) != 2:
+            return []
+        shapes = [self.b.type_of(v).shape for v in operands]
+        for back in range(1, min(map(len, shapes)) + 1):
+            x, y = (shape[-back] for shape in shapes)
+            if x != y and 1 not in (x, y):
+                return [
+                    place
+                    for value, shape in zip(operands, shapes, strict=True)
+                    for place in self.provenance.of_size(value, len(shape) - back)
+                ]
+        return []
 
     def emit(
         self,

@@ -14,17 +14,13 @@ from typing import Any
 from graphc.diagnostics import nearest
 from graphc.frontend import arithmetic, subscript
 from graphc.frontend.builtins import BUILTINS
-from graphc.frontend.emission import Emission
+from graphc.frontend.calls import Calls
 from graphc.frontend.layers.base import LayerClass
 from graphc.frontend.names import undefined
 from graphc.frontend.report import FailedError, RejectError
 from graphc.frontend.scope import Frame, assigned
-from graphc.frontend.signature import Function, assign, converted
 from graphc.frontend.values import (
     POISON,
-    Argument,
-    BlockDef,
-    Bound,
     Method,
     Shared,
     Spec,
@@ -33,7 +29,6 @@ from graphc.frontend.values import (
     describe,
     is_poisoned,
     shown,
-    tensors_in,
 )
 from graphc.ir.dim import Dim, DimLike
 from graphc.ir.graph import GraphBuilder, Value
@@ -52,18 +47,12 @@ _TENSOR: dict[str, Callable[[GraphBuilder, Any, Any], Value]] = {
 }
 
 
-class Expressions(Emission):
+class Expressions(Calls):
     """Evaluates expressions into values, emitting ops for tensors."""
 
     @abstractmethod
     def chain(self, node: ast.Chain, frame: Frame) -> Any:
         """The value of `x -> A -> B`."""
-
-    @abstractmethod
-    def make_spec(
-        self, callee: LayerClass | BlockDef, arguments: tuple[Argument, ...], span: Span
-    ) -> Spec:
-        """A layer with its arguments, checked as far as that goes without inputs."""
 
     # ---- Entry points -------------------------------------------------------------------------
 
@@ -342,74 +331,6 @@ class Expressions(Emission):
             return value
         self.report.fail("E0213", f"{describe(value)} is no subscript", node.span)
 
-    # ---- Calls --------------------------------------------------------------------------------
-
-    def arguments(self, node: ast.Call, frame: Frame) -> tuple[Argument, ...]:
-        """The arguments of a call; poison where one fails."""
-        found = [Argument(self.attempt(a, frame), a.span) for a in node.args]
-        found += [
-            Argument(self.attempt(k.value, frame), k.value.span, k.name) for k in node.keywords
-        ]
-        return tuple(found)
-
-    def _call(self, node: ast.Call, frame: Frame) -> Any:
-        callee = self.attempt(node.callee, frame)
-        arguments = self.arguments(node, frame)
-        if is_poisoned(callee):
-            raise FailedError
-        if isinstance(callee, Function):
-            return self.call_function(callee, arguments, frame, node.span)
-        if isinstance(callee, (LayerClass, BlockDef)):
-            first = next((a for a in arguments if a.name is None), None)
-            if (
-                first is not None
-                and isinstance(first.value, Tensor)
-                and isinstance(callee, LayerClass)
-            ):
-                text = first.span.text if len(first.span.text) < 30 else "x"
-                self.report.fail(
-                    "E0310",
-                    f"a layer is applied with an arrow, not called with {describe(first.value)}",
-                    node.span,
-                    help=f"write `{text} -> {callee.name}(...)`",
-                )
-            return self.make_spec(callee, arguments, node.span)
-        if isinstance(callee, (Spec, Shared, Method, Bound, SubChainValue)):
-            self.report.fail(
-                "E0310",
-                f"{describe(callee)} is applied with an arrow, not called",
-                node.span,
-                help=f"write `x -> {node.callee.span.text}`",
-            )
-        self.report.fail("E0308", f"{describe(callee)} cannot be called", node.callee.span)
-
-    def call_function(
-        self, function: Function, arguments: tuple[Argument, ...], frame: Frame, span: Span
-    ) -> Any:
-        """Calls a built-in function. Raises FailedError."""
-        what = f"function {function.name}"
-        bound, rest = assign(function.signature, what, arguments, span, self.report)
-        values = converted(function.signature, what, bound, self.report)
-        variadic = function.signature.variadic
-        extra: list[Any] = []
-        if variadic is not None:
-            for number, argument in enumerate(rest):
-                single = {variadic.name: argument}
-                extra.append(converted_variadic(self, function, single, number))
-        ordered = self._ordered(function, values)
-        inputs = tuple(t.value for a in arguments for t in tensors_in(a.value))
-        run = lambda: function.implementation(self.b, *ordered[0], *extra, **ordered[1])  # noqa: E731
-        return self.emit(frame, span, run, inputs, bound)
-
-    @staticmethod
-    def _ordered(function: Function, values: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-        """Positional and keyword arguments for Python; all by position where more follow them."""
-        if function.signature.variadic is None:
-            return [], values
-        positional = [values[p.name] for p in function.signature.positional if p.name in values]
-        names = {p.name for p in function.signature.positional}
-        return positional, {k: v for k, v in values.items() if k not in names}
-
     # ---- Dispatch -----------------------------------------------------------------------------
 
     def _dots(self, node: ast.Node, frame: Frame) -> Any:
@@ -425,16 +346,6 @@ class Expressions(Emission):
         return self.text(node, frame)
 
 
-def converted_variadic(
-    ev: Expressions, function: Function, single: dict[str, Argument], number: int
-) -> Any:
-    """One further positional argument as its kind wants it."""
-    assert function.signature.variadic is not None
-    signature = type(function.signature)((function.signature.variadic,))
-    what = f"function {function.name} (number {number + 1})"
-    return converted(signature, what, single, ev.report)[function.signature.variadic.name]
-
-
 _VISIT: dict[type[ast.Node], Callable[[Any, Any, Frame], Any]] = {
     ast.Name: Expressions._name,
     ast.Int: Expressions._literal,
@@ -448,7 +359,7 @@ _VISIT: dict[type[ast.Node], Callable[[Any, Any, Frame], Any]] = {
     ast.Compare: Expressions._compare,
     ast.Logical: Expressions._logical,
     ast.Conditional: Expressions._conditional,
-    ast.Call: Expressions._call,
+    ast.Call: Expressions.call,
     ast.Attribute: Expressions._attribute,
     ast.Subscript: Expressions._subscript,
     ast.Dots: Expressions._dots,

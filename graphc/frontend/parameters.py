@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from graphc.frontend.initialisers import make
-from graphc.frontend.stages import ParameterInfo
+from graphc.frontend.store import ParameterInfo
 from graphc.ir.op import Array
 
 

@@ -18,7 +18,8 @@ class RejectError(OpError):
     """A layer or function rejects its arguments.
 
     `argument` names the argument at fault, if it is one; `label` is written under the carets; `wanted` is the number
-    of input features that a layer was declared for, from which help is computed.
+    of input features that a layer was declared for, from which help is computed; `axis` is the axis of the operand
+    whose size is at fault.
     """
 
     def __init__(
@@ -31,9 +32,11 @@ class RejectError(OpError):
         operand: int | None = None,
         label: str = "",
         wanted: int | None = None,
+        axis: int | None = None,
     ) -> None:
         super().__init__(message, operand=operand, code=code, help=help)
         self.argument, self.label, self.wanted = argument, label, wanted
+        self.axis = axis
 
 
 Related = Sequence[tuple[Span, str]]

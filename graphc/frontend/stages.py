@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graphc.frontend.evaluate import Expressions
-from graphc.frontend.initialisers import Initializer
 from graphc.frontend.kinds import MismatchError, convert
 from graphc.frontend.layers.base import LayerClass
-from graphc.frontend.report import FailedError, RejectError
+from graphc.frontend.report import FailedError
 from graphc.frontend.scope import Frame, joined, snake
 from graphc.frontend.signature import Function, assign, converted
+from graphc.frontend.store import Store
 from graphc.frontend.values import (
     POISON,
     Argument,
@@ -32,24 +31,8 @@ from graphc.ir.dim import Shape
 from graphc.ir.dtype import DType
 from graphc.ir.graph import GraphBuilder, Scope, Value
 from graphc.ir.types import TensorType
-from graphc.ops import Parameter
 from graphc.source import Span
 from graphc.syntax import ast
-
-
-@dataclass(frozen=True)
-class ParameterInfo:
-    """A parameter of the model: its path (the name in a checkpoint), type, initialiser and where it is declared.
-
-    `trainable` is false for buffers such as running statistics.
-    """
-
-    path: str
-    type: TensorType
-    init: str
-    trainable: bool
-    scope: tuple[Scope, ...]
-    span: Span
 
 
 @dataclass(frozen=True)
@@ -104,12 +87,10 @@ class _Context:
         ).value
 
 
-class Stages(Expressions):
-    """Chains and what stands in them. `declared` holds the parameters by path, `uses` every use of a layer."""
+class Stages(Store):
+    """Chains and what stands in them. `uses` holds every use of a layer."""
 
-    declared: dict[str, tuple[Tensor, ParameterInfo, Shared | None]]
     uses: list[LayerUse | None]
-    parameter_count: int
 
     @abstractmethod
     def run_block(
@@ -122,54 +103,6 @@ class Stages(Expressions):
         span: Span,
     ) -> Any:
         """Expands a block in the frame `inner`; `frame` is the caller's."""
-
-    # ---- Parameters ---------------------------------------------------------------------------
-
-    def parameter(
-        self,
-        path: str,
-        type: TensorType,
-        init: str,
-        trainable: bool,
-        scope: tuple[Scope, ...],
-        shared: Shared | None,
-        span: Span,
-    ) -> Tensor:
-        """The parameter at a path: made, or found where the layer is shared. Reports E0311, E0313, E0504."""
-        if path in self.declared:
-            tensor, info, owner = self.declared[path]
-            if shared is None or owner is not shared:
-                self.report.fail(
-                    "E0311",
-                    f"two layers have a parameter `{path}`",
-                    span,
-                    "makes it again",
-                    related=[(info.span, "first made here")],
-                    help="give one of them another label",
-                )
-            if info.type != type:
-                self.report.fail(
-                    "E0313",
-                    f"the shared layer `{shared.name}` has `{path}` as {info.type}, and this use needs {type}",
-                    span,
-                    related=[(info.span, "first used here")],
-                    help="layers that share weights need inputs of one size",
-                )
-            return tensor
-        count = 1
-        for size in type.shape:
-            count *= size if isinstance(size, int) else 1
-        self.parameter_count += count
-        if self.parameter_count > self.limits.parameters:
-            self.report.fail(
-                "E0504", f"`{path}` {type} takes the parameters of this model beyond 2 ** 36", span
-            )
-        op = Parameter(path=path, dtype=type.dtype, shape=type.shape, init=init)
-        with self.b.at(scope, span):
-            tensor = Tensor(self.guard(span, lambda: self.b(op)), type)
-        info = ParameterInfo(path, type, init, trainable, scope, span)
-        self.declared[path] = (tensor, info, shared)
-        return tensor
 
     # ---- Chains -------------------------------------------------------------------------------
 
@@ -459,25 +392,3 @@ def _base(node: ast.StageTarget, target: Any) -> str:
     else:
         spelled = "chain"
     return snake(spelled)
-
-
-def initializer_text(value: Any, type: TensorType, what: str) -> str:
-    """The initialiser a `param` was given, as text; a number is a constant. Raises RejectError (E0404, E0405)."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        value = Initializer.of("constant", value=value)
-    if not isinstance(value, Initializer):
-        raise RejectError(
-            f"{what} needs an initialiser, not {describe(value)}",
-            code="E0404",
-            help="for example `normal(std=0.02)`, `xavier_uniform()` or `zeros()`",
-        )
-    if value.needs_matrix and type.rank < 2:
-        raise RejectError(
-            f"{value.name} needs at least two dimensions, and {what} is {type}",
-            code="E0405",
-            help="`normal(std=0.02)` works for any shape",
-        )
-    return str(value)
-
-
-__all__ = ["LayerUse", "ParameterInfo", "Stages", "initializer_text"]

@@ -13,7 +13,8 @@ from graphc.frontend.limits import LimitError
 from graphc.frontend.names import unbound_dims, uses
 from graphc.frontend.report import FailedError
 from graphc.frontend.scope import Frame, joined
-from graphc.frontend.stages import Stages, initializer_text
+from graphc.frontend.stages import Stages
+from graphc.frontend.store import initializer_text
 from graphc.frontend.values import (
     POISON,
     BlockDef,

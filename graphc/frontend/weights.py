@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from graphc.diagnostics import Diagnostic, DiagnosticError, Label, nearest
-from graphc.frontend.stages import ParameterInfo
+from graphc.frontend.store import ParameterInfo
 from graphc.ir.dtype import DType
 from graphc.ir.op import Array
 

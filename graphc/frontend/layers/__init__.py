@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graphc.frontend.layers import activation, attention, conv, linear, norm, pool, shape
+from graphc.frontend.layers import activation, adaptive, attention, conv, linear, norm, pool, shape
 from graphc.frontend.layers.base import Layer, LayerClass, LayerContext
 
 __all__ = ["LAYERS", "Layer", "LayerClass", "LayerContext"]
@@ -11,6 +11,7 @@ LAYERS: dict[str, LayerClass] = {
     **linear.LAYERS,
     **conv.LAYERS,
     **pool.LAYERS,
+    **adaptive.LAYERS,
     **norm.LAYERS,
     **attention.LAYERS,
     **activation.LAYERS,

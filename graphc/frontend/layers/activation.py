@@ -118,9 +118,7 @@ class PReLU(Layer):
         axis = 1 if kind.rank > 1 else 0
         if self.num_parameters > 1:
             channels = fixed(cx, kind.shape[axis], "channels")
-            agree(
-                cx, "num_parameters", self.num_parameters, channels, "channels", "f32[N, {}, ...]"
-            )
+            agree(cx, self.num_parameters, channels, "channels", "f32[N, {}, ...]")
         init = f"constant(value={self.init!r})"
         slope = cx.parameter("weight", (self.num_parameters,), init, dtype=kind.dtype)
         return cx.b(Prelu(), x, along(cx.b, slope, kind.shape, axis))

@@ -69,7 +69,7 @@ class MultiheadAttention(Layer):
             )
         kind = self._input(cx, query)
         width = fixed(cx, kind.shape[-1], "features")
-        agree(cx, "embed_dim", self.embed_dim, width, "features", "f32[..., {}]")
+        agree(cx, self.embed_dim, width, "features", "f32[..., {}]")
         if width % self.num_heads:
             raise RejectError(
                 f"{cx.what} has {self.num_heads} heads, which do not divide {width} features",

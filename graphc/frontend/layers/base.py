@@ -163,10 +163,11 @@ def fixed(cx: LayerContext, size: DimLike, role: str) -> int:
     )
 
 
-def agree(
-    cx: LayerContext, name: str, declared: int | None, actual: int, role: str, pattern: str
-) -> None:
-    """Compares an optional declaration with what is inferred. Raises RejectError (E0204)."""
+def agree(cx: LayerContext, declared: int | None, actual: int, role: str, pattern: str) -> None:
+    """Compares an optional declaration with what is inferred. Raises RejectError (E0204).
+
+    `role` is "channels", which are dimension 1, or "features", the last one.
+    """
     if declared is not None and declared != actual:
         raise RejectError(
             f"{cx.what} was declared for {declared} input {role} but gets {actual}",
@@ -174,6 +175,7 @@ def agree(
             operand=0,
             label=f"expects {pattern.format(declared)}",
             wanted=declared,
+            axis=1 if role == "channels" else -1,
         )
 
 

@@ -91,9 +91,7 @@ class _Conv(Layer):
         need_float(cx, x)
         positive(cx, out_channels=self.out_channels, groups=self.groups)
         channels = fixed(cx, kind.shape[1], "input channels")
-        agree(
-            cx, "in_channels", self.in_channels, channels, "channels", f"f32[N, {{}}, {SPATIAL[n]}]"
-        )
+        agree(cx, self.in_channels, channels, "channels", f"f32[N, {{}}, {SPATIAL[n]}]")
         check_groups(cx, channels, self.out_channels, self.groups)
         if self.padding_mode != "zeros":
             raise RejectError(
@@ -147,6 +145,7 @@ def check_groups(cx: LayerContext, channels: int, out: int, groups: int) -> None
                 f"{cx.what} has {groups} groups, which do not divide {size} {name}",
                 code="E0209",
                 operand=0 if name == "input channels" else None,
+                axis=1,
             )
 
 
@@ -198,9 +197,7 @@ class _ConvTranspose(Layer):
         need_float(cx, x)
         positive(cx, out_channels=self.out_channels, groups=self.groups)
         channels = fixed(cx, kind.shape[1], "input channels")
-        agree(
-            cx, "in_channels", self.in_channels, channels, "channels", f"f32[N, {{}}, {SPATIAL[n]}]"
-        )
+        agree(cx, self.in_channels, channels, "channels", f"f32[N, {{}}, {SPATIAL[n]}]")
         check_groups(cx, channels, self.out_channels, self.groups)
         kernel = per_axis(cx, "kernel_size", self.kernel_size, n, 1)
         stride = per_axis(cx, "stride", self.stride, n, 1)

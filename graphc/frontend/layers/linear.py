@@ -45,7 +45,7 @@ class Linear(Layer):
                 f"{cx.what} needs at least one dimension and gets {kind}", code="E0205"
             )
         size = fixed(cx, kind.shape[-1], "input features")
-        agree(cx, "in_features", self.in_features, size, "features", "f32[..., {}]")
+        agree(cx, self.in_features, size, "features", "f32[..., {}]")
         weight = cx.parameter("weight", (self.out_features, size), KAIMING, dtype=kind.dtype)
         y = linear(cx.b, x, weight)
         if self.bias:
@@ -89,7 +89,7 @@ class Embedding(Layer):
         """Scores of every row of the table: `x @ weight.T`."""
         kind = need_float(cx, x)
         size = fixed(cx, kind.shape[-1], "input features")
-        agree(cx, "embedding_dim", self.embedding_dim, size, "features", "f32[..., {}]")
+        agree(cx, self.embedding_dim, size, "features", "f32[..., {}]")
         return linear(cx.b, x, self._weight(cx))
 
 

@@ -77,7 +77,7 @@ class _BatchNorm(Layer):
                 help="use `InstanceNorm2d` or `GroupNorm` for statistics of the input itself",
             )
         channels = fixed(cx, kind.shape[1], "channels")
-        agree(cx, "num_features", self.num_features, channels, "channels", "f32[N, {}, ...]")
+        agree(cx, self.num_features, channels, "channels", "f32[N, {}, ...]")
         shape = (channels,)
         mean = cx.parameter("running_mean", shape, ZEROS, dtype=kind.dtype, trainable=False)
         var = cx.parameter("running_var", shape, ONES, dtype=kind.dtype, trainable=False)
@@ -204,12 +204,13 @@ class GroupNorm(Layer):
         kind, channels = _channels(cx, x, (4, 2, 3, 5))
         positive(cx, num_groups=self.num_groups)
         _check_eps(cx, self.eps)
-        agree(cx, "num_channels", self.num_channels, channels, "channels", "f32[N, {}, ...]")
+        agree(cx, self.num_channels, channels, "channels", "f32[N, {}, ...]")
         if channels % self.num_groups:
             raise RejectError(
                 f"{cx.what} has {self.num_groups} groups, which do not divide {channels} channels",
                 code="E0209",
                 operand=0,
+                axis=1,
             )
         weight, bias = _affine(cx, (channels,), kind.dtype, self.affine, self.affine)
         op = GroupNormOp(groups=self.num_groups, eps=self.eps, channels_last=False)
@@ -235,7 +236,7 @@ class _InstanceNorm(Layer):
         """Applies the layer."""
         kind, channels = _channels(cx, x, (self.rank,))
         _check_eps(cx, self.eps)
-        agree(cx, "num_features", self.num_features, channels, "channels", "f32[N, {}, ...]")
+        agree(cx, self.num_features, channels, "channels", "f32[N, {}, ...]")
         if self.track_running_stats:
             raise RejectError(
                 f"{cx.what} keeps no running statistics",
