@@ -53,7 +53,9 @@ class Provenance:
         span = self._made[seen][0] if seen in self._made else self.b.node_of(seen).span
         if span is None:
             return ()
-        return ((span, f"{size} comes from here, {self.b.type_of(seen)}"),)
+        rank = len(self.b.type_of(seen).shape)
+        what = f"{size} channels come" if axis == 1 and rank > 2 else f"{size} comes"
+        return ((span, f"{what} from here"),)
 
 
 def _carrier(b: GraphBuilder, node: Node, axis: int, size: DimLike) -> Value | None:
