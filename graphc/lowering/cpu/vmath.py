@@ -6,6 +6,8 @@ results are within about 4 ulp (2.5e-7 relative) of the exact value, float64 one
 said otherwise. NaN in gives NaN out, and infinities, overflow and denormals behave as in NumPy.
 Other dtypes raise :class:`TypeError`.
 
+The file is long because a function is mostly its coefficients.
+
 Sources: argument reductions and float32 polynomials after S. Moshier's Cephes; ``log`` in float64
 after FreeBSD's msun (``e_log.c``); float32 ``tanh`` and ``erf`` are Eigen's rational functions;
 float64 ``erf`` is a Chebyshev fit made with 50 digits, on Shepherd and Laframboise's variable (1981).
