@@ -26,7 +26,14 @@ if TYPE_CHECKING:
 
 _BLOCK = 256  # terms an accumulator takes before it is flushed
 _LONG = 1024  # terms from which on blocks pay
+_CHAINS = 4  # sets of accumulators where each loop step adds one short vector: additions overlap
+_SHARED = 1 << 15  # terms from which on a lone reduction is shared among threads
+_PARTS = 32  # into so many parts, so that its result does not depend on the number of threads
 _COMBINE = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "all": "min", "any": "max"}
+
+
+def _is_long(count: DimLike, limit: int) -> bool:
+    return not isinstance(count, int) or count >= limit
 
 
 def halves(vector: Expr) -> tuple[Expr, Expr]:
@@ -61,7 +68,8 @@ class Accumulation:
         self.e, self.kind, self.dtype, self.seen = e, kind, dtype, seen
         self.stored = "int32" if kind in ("all", "any") else arithmetic.tir_name(dtype)
         self.start = identity(kind, dtype)
-        self.cells: dict[int, Cell] = {}
+        self.sets: list[dict[int, Cell]] = [{}]  # by width; several where one would wait for itself
+        self.turn = 0
 
     def run(self, extents: Sequence[DimLike], body: Callable[[Sequence[Expr]], Expr]) -> Expr:
         """The result for the box of `extents`."""
@@ -76,16 +84,59 @@ class Accumulation:
                 inside = ix.unflatten(position, [extents[i] for i in group])
                 for i, part in zip(group, inside, strict=True):
                     k[i] = part
-            self._add(self.cells[lanes], self._value(body(k)))
+            self._add(self.sets[self.turn][lanes], self._value(body(k)))
 
-        widths = self._widths(sizes)
-        for lanes in widths or (self.e.lanes,):
-            self.cells[lanes] = self._cell(lanes)
+        if self.e.alone and self.e.lanes == 1 and _is_long(product(sizes), _SHARED):
+            return self._finished(self._shared_out(sizes, term))
+        return self._finished(self._whole(sizes, sizes, term))
+
+    def _whole(
+        self,
+        sizes: Sequence[DimLike],
+        known: Sequence[DimLike],
+        term: Callable[[Sequence[DimLike], int], None],
+    ) -> Expr:
+        """All loops by one thread; `known` are sizes that vector widths may rely on."""
+        widths = self._widths(known)
+        chains = 1
+        if len(sizes) > 1 and widths and isinstance(sizes[-1], int) and sizes[-1] <= 2 * widths[0]:
+            chains = _CHAINS
+        used = widths or (self.e.lanes,)
+        self.sets = [{lanes: self._cell(lanes) for lanes in used} for _ in range(chains)]
         if widths:
             self._nest(sizes[:-1], sizes[-1], widths, term)
         else:
             self._nest(sizes, 1, (), lambda at, lanes: term(at[:-1], self.e.lanes))
-        return self._finished(self._folded())
+        return self._folded()
+
+    def _shared_out(
+        self, sizes: Sequence[DimLike], term: Callable[[Sequence[DimLike], int], None]
+    ) -> Expr:
+        """The first loop cut into a fixed number of parts, whatever the number of threads."""
+        from tvm.script.ir_builder import tirx as t
+
+        from graphc.lowering.cpu.expr import Cell
+
+        e = self.e
+        part = (sizes[0] + (_PARTS - 1)) // _PARTS
+        partial = Cell(_PARTS, self.stored)
+        e.alone = False
+        with t.parallel(t.int64(0), t.int64(_PARTS)) as variable, e.scope():
+            step = e.bound(variable, 0, _PARTS - 1)
+            first = step * part
+            left = t.min(e.expr(sizes[0] - first), e.expr(part))
+            count = e.bound(bind(t.max(left, t.int64(0))), 0, part)
+
+            def there(at: Sequence[DimLike], lanes: int) -> None:
+                term((first + at[0], *at[1:]), lanes)
+
+            unknown = [*sizes[:-1], count] if len(sizes) == 1 else sizes
+            partial.set_lane(variable, self._whole([count, *sizes[1:]], unknown, there))
+        e.alone = True
+        total = self._cell(1)
+        with e.serial(_PARTS) as i:
+            self._add(total, partial.get_lane(e.expr(i)))
+        return total.get()
 
     def _groups(self, extents: Sequence[DimLike]) -> list[list[int]]:
         """The extents that are not 1, neighbours together where they make one loop."""
@@ -143,16 +194,35 @@ class Accumulation:
                     self._sweep(inner, widths, lambda k, lanes: term((*at, k), lanes))
                 return
             if level != depth:
-                with self.e.serial(outer[depth]) as i:
-                    loops(depth + 1, (*at, i))
+                self._repeated(
+                    outer[depth], depth == len(outer) - 1, lambda i: loops(depth + 1, (*at, i))
+                )
                 return
             rest = product(steps[depth + 1 :])
             block = max(1, _BLOCK // rest) if isinstance(rest, int) and rest > 0 else 1
             for first, count in self._blocks(outer[depth], block):
-                with self._flushing(), self.e.serial(count) as i:
-                    loops(depth + 1, (*at, first + i))
+                with self._flushing():
+                    self._repeated(
+                        count,
+                        depth == len(outer) - 1,
+                        lambda i, first=first: loops(depth + 1, (*at, first + i)),
+                    )
 
         loops(0, ())
+
+    def _repeated(self, count: DimLike, last: bool, body: Callable[[DimLike], None]) -> None:
+        """A loop; the last one before the vectors takes turns with the sets of accumulators."""
+        chains = len(self.sets) if last else 1
+        whole = count // chains
+        if whole != 0:
+            with self.e.serial(whole) as i:
+                for turn in range(chains):
+                    self.turn = turn
+                    body(i * chains + turn)
+        self.turn = 0
+        if count - whole * chains != 0:
+            with self.e.serial(count - whole * chains) as i:
+                body(whole * chains + i)
 
     def _flush_level(self, steps: Sequence[DimLike]) -> int | None:
         """The innermost loop that, with those inside, makes a sum too long for one accumulator."""
@@ -186,12 +256,13 @@ class Accumulation:
     @contextmanager
     def _flushing(self) -> Iterator[None]:
         """Inside, terms go to fresh accumulators, which are added to the old ones at the end."""
-        totals = self.cells
-        self.cells = {lanes: self._cell(lanes) for lanes in totals}
+        totals = self.sets
+        self.sets = [{lanes: self._cell(lanes) for lanes in cells} for cells in totals]
         yield
-        for lanes, cell in self.cells.items():
-            self._add(totals[lanes], cell.get())
-        self.cells = totals
+        for cells, into in zip(self.sets, totals, strict=True):
+            for lanes, cell in cells.items():
+                self._add(into[lanes], cell.get())
+        self.sets = totals
 
     def _sweep(
         self, extent: DimLike, widths: tuple[int, ...], term: Callable[[DimLike, int], None]
@@ -236,11 +307,15 @@ class Accumulation:
 
     def _folded(self) -> Expr:
         """All accumulators in one: the widest halved until it meets the next."""
+        cells, *others = self.sets
+        for other in others:
+            for lanes, cell in other.items():
+                self._add(cells[lanes], cell.get())
         if self.e.lanes > 1:
-            return self.cells[self.e.lanes].get()
+            return cells[self.e.lanes].get()
         result: Expr = None
-        for lanes in sorted(self.cells, reverse=True):
-            value = self.cells[lanes].get()
+        for lanes in sorted(cells, reverse=True):
+            value = cells[lanes].get()
             while result is not None and lanes_of(result) > lanes:
                 result = self._combined(*halves(result))
             result = value if result is None else self._combined(result, value)

@@ -86,6 +86,8 @@ class TirEmitter(SymbolicEmitter):
     Attributes:
         lanes: elements that an expression along the vector loop has; 1 outside of `vector`.
         env: symbol -> TIR expression; the lane's symbol is a ramp.
+        kept: values that passes over a row leave in memory for one another.
+        alone: whether a reduction may open a parallel loop, there being none around it.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class TirEmitter(SymbolicEmitter):
         self.env: dict[str, Expr] = dict(io.dims)
         self.lanes = 1
         self.kept: dict[Value, Kept] = {}
+        self.alone = False
         self._reduction_traces = dict(reductions or {})
         self._fault_ids = dict(fault_ids or {})
         self._lane: str | None = None

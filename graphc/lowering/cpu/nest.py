@@ -93,12 +93,26 @@ class Nest:
         """One loop over the product of `loops`, and over `extra` more steps inside; yields the step."""
         sizes = [*(self.plan.axes.sizes[g] for g in loops), extra]
         steps = product(sizes)
-        parallel = self.plan.parallel and steps != 1
+        alone = self._few_reductions(steps)
+        parallel = self.plan.parallel and steps != 1 and not alone
+        self.e.alone = alone
         extents = [s if isinstance(s, int) else bind(self.e.expr(s)) for s in sizes]
         with fused_loop(extents, parallel=parallel) as indices, self.e.scope():
             for g, size, i in zip(loops, sizes, indices, strict=False):
                 self.at[g] = self._position(i, size)
             yield self._position(indices[-1], extra)
+
+    def _few_reductions(self, steps: DimLike) -> bool:
+        """Whether threads must share each reduction, because there are too few of them."""
+        plan = self.plan
+        reduces = bool(plan.trace.reductions) and not plan.row
+        return (
+            plan.parallel
+            and reduces
+            and plan.vector is None
+            and isinstance(steps, int)
+            and steps < _FEW
+        )
 
     def _position(self, i: object, size: DimLike) -> DimLike:
         known = static(i)
@@ -144,7 +158,7 @@ class Nest:
         self.e.sweep(first, count, self._fitting(count), one)
 
     def _inner_stretch(self, first: DimLike, count: DimLike) -> None:
-        self._inside(lambda: self._pieces([(first, count)]))
+        self._inside(lambda: self._pieces(first, count))
 
     def _fitting(self, count: DimLike) -> tuple[int, ...]:
         widths = self.plan.widths
@@ -189,54 +203,54 @@ class Nest:
             self.store()
             return
         if loops[0] == self.plan.vector:
-            self._pieces([(0, self.plan.axes.sizes[loops[0]])])
+            self._pieces(0, self.plan.axes.sizes[loops[0]])
             return
         with self.e.serial(self.plan.axes.sizes[loops[0]]) as i:
             self.at[loops[0]] = i
             self._inner(loops[1:])
 
-    def _pieces(self, stretches: Sequence[tuple[DimLike, DimLike]]) -> None:
-        """The vectorised loop, in versions for the conditions known before it."""
-        plan = self.plan
-        assert plan.vector is not None
-        loop = Dim.symbol(plan.symbols[plan.vector])
-        fixed = {plan.symbols[g] for g in self.at if g != plan.vector}
-        env = {s: v for s, v in self._env().items() if s in fixed}
+    def _pieces(self, first: DimLike, count: DimLike) -> None:
+        """A stretch of the vectorised loop, in vectors."""
+        vector = self.plan.vector
+        assert vector is not None
+
+        def one(at: DimLike, lanes: int) -> None:
+            self.at[vector] = at
+            self.store()
+
+        self.pieces(
+            vector,
+            first,
+            count,
+            lambda start, size: self.e.sweep(start, size, self._fitting(size), one),
+        )
+
+    def pieces(
+        self, loop: int, first: DimLike, count: DimLike, run: Callable[[DimLike, DimLike], None]
+    ) -> None:
+        """A stretch of an innermost loop, in versions for what is known before it, cut where a
+        condition changes along it: `run(first, steps)` emits each piece.
+        """
+        plan, e = self.plan, self.e
+        symbol = Dim.symbol(plan.symbols[loop])
+        env = {plan.symbols[g]: at for g, at in self.at.items() if g not in (loop, plan.vector)}
+        fixed = env.keys() | plan.trace.dims
         before: list[Condition] = []
         along: list[Condition] = []
         for condition in plan.trace.conditions:
-            known = tuple(
-                t for t in condition.tests if set(t.value.names) <= fixed | plan.trace.dims
-            )
-            moved = ix.replaced(Condition(known), env)
-            if isinstance(moved, Condition) and moved not in before:
-                before.append(moved)
-            there = ix.replaced(condition, env)
-            if isinstance(there, Condition):
-                along.append(there)
+            known = tuple(t for t in condition.tests if set(t.value.names) <= fixed)
+            for tests, into in ((known, before), (condition.tests, along)):
+                moved = ix.replaced(Condition(tests), env)
+                if isinstance(moved, Condition) and moved not in into:
+                    into.append(moved)
 
-        def run() -> None:
-            for first, count in stretches:
-                self._pieces_of(first, count, loop, along)
+        def cut() -> None:
+            open = [c for c in along if e.space.decide(c) is None]
+            points = split_points(open, symbol, count, e.space) if first == 0 else [0, count]
+            for start, end in pairwise(points):
+                run(first + start, end - start)
 
-        self._versions(before, _MAX_VERSIONS, run)
-
-    def _pieces_of(
-        self, first: DimLike, count: DimLike, loop: Dim, conditions: Sequence[Condition]
-    ) -> None:
-        """One stretch of the vectorised loop, cut where a condition changes."""
-        plan, e = self.plan, self.e
-        assert plan.vector is not None
-        open = [c for c in conditions if e.space.decide(c) is None]
-        points = split_points(open, loop, count, e.space) if first == 0 else [0, count]
-        for start, end in pairwise(points):
-
-            def one(at: DimLike, lanes: int) -> None:
-                assert plan.vector is not None
-                self.at[plan.vector] = at
-                self.store()
-
-            e.sweep(first + start, end - start, self._fitting(end - start), one)
+        self._versions(before, _MAX_VERSIONS, cut)
 
     def _versions(
         self, conditions: Sequence[Condition], left: int, run: Callable[[], None]

@@ -84,6 +84,7 @@ class Schedule:
         vector: the vectorised loop, the last one of `outer` or `inner`; None for scalar stores.
         turned: a loop along which operands are contiguous while they are not along `vector`:
             a transposition, to be done tile by tile.
+        turned_tested: whether conditions change along `turned`.
         widths: vector widths for the vectorised loop, falling.
         lanes: elements of one register.
         parallel: whether the work is worth threads.
@@ -98,6 +99,7 @@ class Schedule:
     inner: tuple[int, ...]
     vector: int | None
     turned: int | None
+    turned_tested: bool
     widths: tuple[int, ...]
     lanes: int
     parallel: bool
@@ -132,6 +134,7 @@ def schedule(body: Graph, outputs: Sequence[Value], target: CpuTarget) -> Schedu
         inner,
         vector,
         turned,
+        turned is not None and _tests(trace, symbols[turned]),
         _widths(lanes, heavy, axes.sizes[vector] if vector is not None else 1),
         lanes,
         _parallel(body),
@@ -229,7 +232,7 @@ def _vector(
         best, fewest = None, strided
         for g in range(last):
             bad = _strided(trace, symbols[g])
-            if bad < fewest and not _tests(trace, symbols[g]) | _tests(trace, symbols[last]):
+            if bad < fewest and not _tests(trace, symbols[last]):
                 best, fewest = g, bad
         if best is not None:
             return last, best

@@ -56,7 +56,7 @@ def emit_turned(nest: Nest) -> None:
     whole = isinstance(last, int) and last <= _SMALL and plan.turned == plan.vector - 1
     rows = (last,) if whole and isinstance(last, int) else _widths(last, lanes)
 
-    def stretch(first: DimLike, count: DimLike) -> None:
+    def piece(first: DimLike, count: DimLike) -> None:
         def strip(at: DimLike, width: int) -> None:
             assert plan.vector is not None and plan.turned is not None
             nest.at[plan.turned] = at
@@ -66,7 +66,16 @@ def emit_turned(nest: Nest) -> None:
 
         e.sweep(first, count, _widths(count, lanes), strip)
 
-    nest.stretches(plan.turned, lanes * _STRIPS, stretch)
+    def stretch(first: DimLike, count: DimLike) -> None:
+        assert plan.turned is not None
+        nest.pieces(plan.turned, first, count, piece)
+
+    if plan.turned_tested:
+        # Cut where the conditions change, so each row of it goes to one thread whole.
+        with nest.outer([g for g in plan.outer if g not in (plan.turned, plan.vector)]):
+            stretch(0, plan.axes.sizes[plan.turned])
+    else:
+        nest.stretches(plan.turned, lanes * _STRIPS, stretch)
 
 
 def _widths(extent: DimLike, lanes: int) -> tuple[int, ...]:
