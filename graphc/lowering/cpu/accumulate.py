@@ -187,6 +187,10 @@ class Accumulation:
         level = self._flush_level(steps)
 
         def loops(depth: int, at: tuple[DimLike, ...]) -> None:
+            def inside(i: DimLike) -> None:
+                loops(depth + 1, (*at, i))
+
+            last = depth == len(outer) - 1
             if depth == len(outer):
                 if level == depth and widths:
                     self._sweep_in_blocks(inner, widths, lambda k, lanes: term((*at, k), lanes))
@@ -194,35 +198,31 @@ class Accumulation:
                     self._sweep(inner, widths, lambda k, lanes: term((*at, k), lanes))
                 return
             if level != depth:
-                self._repeated(
-                    outer[depth], depth == len(outer) - 1, lambda i: loops(depth + 1, (*at, i))
-                )
+                self._repeated(0, outer[depth], last, inside)
                 return
             rest = product(steps[depth + 1 :])
             block = max(1, _BLOCK // rest) if isinstance(rest, int) and rest > 0 else 1
             for first, count in self._blocks(outer[depth], block):
                 with self._flushing():
-                    self._repeated(
-                        count,
-                        depth == len(outer) - 1,
-                        lambda i, first=first: loops(depth + 1, (*at, first + i)),
-                    )
+                    self._repeated(first, count, last, inside)
 
         loops(0, ())
 
-    def _repeated(self, count: DimLike, last: bool, body: Callable[[DimLike], None]) -> None:
-        """A loop; the last one before the vectors takes turns with the sets of accumulators."""
+    def _repeated(
+        self, first: DimLike, count: DimLike, last: bool, body: Callable[[DimLike], None]
+    ) -> None:
+        """A loop of `count` steps from `first`; the last one before the vectors takes turns with the sets of accumulators."""
         chains = len(self.sets) if last else 1
         whole = count // chains
         if whole != 0:
             with self.e.serial(whole) as i:
                 for turn in range(chains):
                     self.turn = turn
-                    body(i * chains + turn)
+                    body(first + i * chains + turn)
         self.turn = 0
         if count - whole * chains != 0:
             with self.e.serial(count - whole * chains) as i:
-                body(whole * chains + i)
+                body(first + whole * chains + i)
 
     def _flush_level(self, steps: Sequence[DimLike]) -> int | None:
         """The innermost loop that, with those inside, makes a sum too long for one accumulator."""
