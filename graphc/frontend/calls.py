@@ -93,9 +93,12 @@ class Calls(Emission, ABC):
             for number, argument in enumerate(rest):
                 single = {variadic.name: argument}
                 extra.append(converted_variadic(self, function, single, number))
-        ordered = self._ordered(function, values)
+        positional, named = self._ordered(function, values)
         inputs = tuple(t.value for a in arguments for t in tensors_in(a.value))
-        run = lambda: function.implementation(self.b, *ordered[0], *extra, **ordered[1])  # noqa: E731
+
+        def run() -> Any:
+            return function.implementation(self.b, *positional, *extra, **named)
+
         return self.emit(frame, span, run, inputs, bound)
 
     @staticmethod

@@ -109,12 +109,20 @@ class Expressions(Calls):
 
     def dim(self, node: ast.Expr, frame: Frame) -> DimLike:
         """The value of an expression that is a dimension; `/` divides exactly here. Raises FailedError."""
-        if isinstance(node, ast.Binary) and node.op == "/":
-            left, right = self.dim(node.left, frame), self.dim(node.right, frame)
-            quotient = self.guard(
-                node.span, lambda: arithmetic.binary("//", left, right, self.limits)
+        size = self._size(node, frame)
+        if isinstance(size, int) and size < 0:
+            self.report.fail(
+                "E0207", f"a dimension cannot be negative, and this is {size}", node.span
             )
-            if quotient * right != left:
+        return size
+
+    def _size(self, node: ast.Expr, frame: Frame) -> DimLike:
+        """A dimension or a part of one, which may be negative."""
+        if isinstance(node, ast.Binary) and node.op != "@":
+            left, right = self._size(node.left, frame), self._size(node.right, frame)
+            op = "//" if node.op == "/" else node.op
+            result = self.guard(node.span, lambda: arithmetic.binary(op, left, right, self.limits))
+            if node.op == "/" and result * right != left:
                 self.report.fail(
                     "E0209" if isinstance(left, int) and isinstance(right, int) else "E0219",
                     f"{left} does not divide by {right}"
@@ -122,21 +130,11 @@ class Expressions(Calls):
                     else f"`{left}` may not divide by {right}",
                     node.span,
                 )
-            return quotient  # type: ignore[no-any-return]
-        if isinstance(node, ast.Binary) and node.op != "@":
-            left, right = self.dim(node.left, frame), self.dim(node.right, frame)
-            result = self.guard(
-                node.span, lambda: arithmetic.binary(node.op, left, right, self.limits)
-            )
         else:
             result = self.value(node, frame)
         if isinstance(result, bool) or not isinstance(result, (int, Dim)):
             self.report.fail(
                 "E0207", f"a dimension is an integer, not {describe(result)}", node.span
-            )
-        if isinstance(result, int) and result < 0:
-            self.report.fail(
-                "E0207", f"a dimension cannot be negative, and this is {result}", node.span
             )
         return result
 
@@ -185,8 +183,8 @@ class Expressions(Calls):
         if isinstance(value, Tensor):
             if node.op == "+":
                 return value
-            run = lambda: self.b(Negate(), value.value)  # noqa: E731
-            return self.emit(frame, node.span, run, (value.value,))
+            inputs = (value.value,)
+            return self.emit(frame, node.span, lambda: self.b(Negate(), *inputs), inputs)
         if isinstance(value, bool) or not isinstance(value, (int, float, Dim)):
             self.report.fail("E0512", f"`{node.op}` does not work on {describe(value)}", node.span)
         return -value if node.op == "-" else value

@@ -68,9 +68,19 @@ class Reporter:
         self._add(code, message, span, text, related, notes, help, "error")
         return FailedError()
 
-    def fail(self, code: str, message: str, span: Span, text: str = "", **more: object) -> NoReturn:
+    def fail(
+        self,
+        code: str,
+        message: str,
+        span: Span,
+        text: str = "",
+        *,
+        related: Related = (),
+        notes: Iterable[str] = (),
+        help: str | Iterable[str] | None = None,
+    ) -> NoReturn:
         """Collects an error and raises FailedError."""
-        raise self.error(code, message, span, text, **more)  # type: ignore[arg-type]
+        raise self.error(code, message, span, text, related=related, notes=notes, help=help)
 
     def warn(
         self, code: str, message: str, span: Span, text: str = "", *, help: str | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 from graphc.frontend.initialisers import Initializer
 from graphc.ir.dim import Dim
@@ -123,10 +123,8 @@ class SubChainValue:
     scope: Any
 
 
-Callee = Union["LayerClass", BlockDef]
-Applicable = (
-    Any  # LayerClass | BlockDef | Spec | Bound | Shared | Method | SubChainValue | Function
-)
+Applicable = Any
+"""Whatever can stand as a stage: LayerClass, BlockDef, Spec, Bound, Shared, Method, SubChainValue, Function."""
 
 
 def describe(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from typing import Any
+from typing import Any, cast
 
 from graphc.frontend.kinds import Number
 from graphc.frontend.report import RejectError
@@ -51,8 +51,8 @@ def sum_(
             raise RejectError(
                 "a sum of dims and floats is not known yet", code="E0216", argument="x"
             )
-        total: Any = builtins.sum(x)
-        return total  # type: ignore[no-any-return]
+        total: Number = builtins.sum(cast("tuple[int, ...]", x))  # Dims add like integers
+        return total
     if b.type_of(x).dtype is DType.BOOL:
         x = arith.convert(b, x, DType.I64)
     return _reduce(b, ReduceSum, x, dim, keepdim)

@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
 from graphc.frontend.report import RejectError
-from graphc.frontend.signature import Parameter, Signature
+from graphc.frontend.signature import Signature
 from graphc.ir.dim import DimLike, Shape, names_of
 from graphc.ir.dtype import DType
 from graphc.ir.graph import GraphBuilder, Value
@@ -93,10 +93,6 @@ class LayerClass:
         names = own.by_name
         extra = tuple(p for p in self.options.parameters if p.name not in names)
         return Signature((*own.parameters, *extra), own.variadic)
-
-    def parameters(self) -> tuple[Parameter, ...]:
-        """The arguments of the layer in order."""
-        return self.signature.parameters
 
     @property
     def doc(self) -> str:
