@@ -42,8 +42,8 @@ def load(
     Raises:
         DiagnosticError: with every mistake in the file, as `graphc check` prints them.
     """
-    elaborated = frontend.load(path, model=model, settings=settings)
-    return Model(elaborated, dims or {})
+    elaborated = frontend.load(path, model=model, settings=settings, dims=dims)
+    return Model(elaborated, {})
 
 
 class Model:

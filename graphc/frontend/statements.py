@@ -119,6 +119,12 @@ class Statements(Stages):
             frame.bound[name] = dim.size.span
             if name in self.fixed:
                 frame.env[name] = self.fixed[name]
+                if self.fixed[name] < 1:
+                    self.report.fail(
+                        "E0510",
+                        f"`{name}` is fixed to {self.fixed[name]}, and is at least 1",
+                        dim.span,
+                    )
             else:
                 frame.env[name] = Dim.symbol(name)
                 self.b.dims[name] = Bounds()
@@ -139,6 +145,11 @@ class Statements(Stages):
             )
         if isinstance(size, int):
             if size > limit:
+                name = dim.size.id if isinstance(dim.size, ast.Name) else ""
+                if name in self.fixed:
+                    self.report.fail(
+                        "E0510", f"`{name}` is fixed to {size}, above its bound {limit}", dim.span
+                    )
                 self.report.fail("E0221", f"{size} is above the bound {limit}", dim.span)
             return
         if not isinstance(dim.size, ast.Name) or size != Dim.symbol(dim.size.id):

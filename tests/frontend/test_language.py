@@ -163,7 +163,8 @@ def test_named_dims_and_bounds() -> None:
     assert dict(fixed.dims) == {"N": Bounds(1, None)}
     assert fixed.type_of(fixed.inputs[0].values[0]).shape == (Dim.symbol("N"), 16)
     assert codes(text, dims={"M": 16}) == ["E0509"]
-    assert codes(text, dims={"T": 1024}) == ["E0221"]
+    assert codes(text, dims={"T": 1024}) == ["E0510"]
+    assert codes(text, dims={"N": 0}) == ["E0510"]
 
 
 def test_decided_comparisons() -> None:
