@@ -215,7 +215,7 @@ def _int_divmod(a: Expr, b: Expr) -> tuple[Expr, Expr]:
     """Quotient rounded down, and the remainder with the divisor's sign; b is not 0 or -1."""
     from tvm.script.ir_builder import tirx as t
 
-    a, b = bind(a), bind(b)
+    a, b = bind(a), _stored(b)
     dtype, lanes = dtype_of(a), lanes_of(a)
     zero, one = const(0, dtype, lanes), const(1, dtype, lanes)
     quotient = bind(t.truncdiv(a, b))
@@ -224,6 +224,21 @@ def _int_divmod(a: Expr, b: Expr) -> tuple[Expr, Expr]:
 
     off = named(tx.And(tx.NE(rest, zero), (rest ^ b) < zero))
     return select(off, quotient - one, quotient), select(off, rest + b, rest)
+
+
+def _stored(value: Expr) -> Expr:
+    """`value` by way of memory, where TVM's simplifier does not look.
+
+    A divisor made safe by `select(d == 0, 1, d)` would become d again inside of
+    `select(d == 0, 0, a / d)`, both sides of which are evaluated.
+    """
+    from tvm.script.ir_builder import tirx as t
+
+    lanes = lanes_of(value)
+    slot = t.alloc_buffer((lanes,), dtype_of(value), scope="global")
+    index = 0 if lanes == 1 else t.ramp(0, 1, lanes)
+    t.buffer_store(slot, value, [index])
+    return slot[index]
 
 
 def _float_divmod(a: Expr, b: Expr) -> tuple[Expr, Expr]:
