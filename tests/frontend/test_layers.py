@@ -158,10 +158,27 @@ def test_adaptive_pooling(kind: str, size: int | tuple[int, int]) -> None:
     check(spelled(kind, {"output_size": size}), getattr(nn, kind)(size), IMAGE)
 
 
+class Padded(nn.Module):
+    """A convolution after padding that differs between the ends of an axis."""
+
+    def __init__(self, conv: nn.Conv2d, padding: tuple[int, ...]) -> None:
+        super().__init__()
+        self.weight, self.bias = conv.weight, conv.bias
+        self._padding = padding
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.conv2d(nn.functional.pad(x, self._padding), self.weight, self.bias)
+
+
 SIMPLE: list[tuple[str, nn.Module, tuple[int, ...]]] = [
     ("Linear(5)", nn.Linear(6, 5), (3, 6)),
     ("Linear(5, bias=false, in_features=6)", nn.Linear(6, 5, bias=False), (3, 2, 6)),
     ("Conv2d(3, (3, 2), stride=(2, 1))", nn.Conv2d(4, 3, (3, 2), (2, 1)), IMAGE),
+    (
+        "Conv2d(3, 2, padding=((0, 1), (2, 0)))",
+        Padded(nn.Conv2d(4, 3, 2), (2, 0, 0, 1)),
+        IMAGE,
+    ),
     ("AvgPool2d(2, divisor_override=3)", nn.AvgPool2d(2, divisor_override=3), IMAGE),
     ("MaxPool2d(2, dilation=2)", nn.MaxPool2d(2, dilation=2), IMAGE),
     ("AdaptiveAvgPool1d(3)", nn.AdaptiveAvgPool1d(3), (2, 3, 7)),

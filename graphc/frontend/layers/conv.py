@@ -69,7 +69,7 @@ class _Conv(Layer):
 
     Parameters `weight [out_channels, C / groups, *kernel]` and `bias [out_channels]`, both uniform in ±1/sqrt(fan-in).
     Sizes become `(size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1`. `padding` is a number, one per
-    axis, `"valid"`, or `"same"` (stride 1 only; the odd element goes to the end).
+    axis, a pair (before, after) per axis, `"valid"`, or `"same"` (stride 1 only; the odd element goes to the end).
     """
 
     rank: ClassVar[int] = 2
@@ -77,7 +77,7 @@ class _Conv(Layer):
     out_channels: int
     kernel_size: Ints
     stride: Ints = 1
-    padding: Ints | Literal["same", "valid"] = 0
+    padding: Ints | tuple[tuple[int, int], ...] | Literal["same", "valid"] = 0
     dilation: Ints = 1
     groups: int = 1
     bias: bool = True
@@ -133,8 +133,18 @@ class _Conv(Layer):
                     help="with a stride, write the padding as a number",
                 )
             return tuple(((r - 1) // 2, (r - 1) - (r - 1) // 2) for r in reach)
+        if isinstance(self.padding, tuple) and any(isinstance(p, tuple) for p in self.padding):
+            ends = [p for p in self.padding if isinstance(p, tuple)]
+            low = per_axis(cx, "padding", tuple(p[0] for p in ends), self.rank, 0)
+            high = per_axis(cx, "padding", tuple(p[1] for p in ends), self.rank, 0)
+            return tuple(zip(low, high, strict=True))
         assert not isinstance(self.padding, str)
-        return tuple((p, p) for p in per_axis(cx, "padding", self.padding, self.rank, 0))
+        flat = (
+            self.padding
+            if isinstance(self.padding, int)
+            else tuple(p for p in self.padding if isinstance(p, int))
+        )
+        return tuple((p, p) for p in per_axis(cx, "padding", flat, self.rank, 0))
 
 
 def check_groups(cx: LayerContext, channels: int, out: int, groups: int) -> None:
