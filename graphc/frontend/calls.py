@@ -23,6 +23,7 @@ from graphc.frontend.values import (
     is_poisoned,
     tensors_in,
 )
+from graphc.ir.graph import Value
 from graphc.source import Span
 from graphc.syntax import ast
 
@@ -55,6 +56,8 @@ class Calls(Emission, ABC):
         if is_poisoned(callee):
             raise FailedError
         if isinstance(callee, Function):
+            if _open(callee, arguments):
+                return Bound(callee, arguments, node.span)
             return self.call_function(callee, arguments, frame, node.span)
         if isinstance(callee, (LayerClass, BlockDef)):
             first = next((a for a in arguments if a.name is None), None)
@@ -109,6 +112,15 @@ class Calls(Emission, ABC):
         positional = [values[p.name] for p in function.signature.positional if p.name in values]
         names = {p.name for p in function.signature.positional}
         return positional, {k: v for k, v in values.items() if k not in names}
+
+
+def _open(function: Function, arguments: tuple[Argument, ...]) -> bool:
+    """True when a function lacks just its tensor, `softmax(dim=1)`: it can be passed on as a layer."""
+    positional = function.signature.positional
+    if not positional or not positional[0].required or positional[0].hint is not Value:
+        return False
+    names = {a.name.id for a in arguments if a.name is not None}
+    return len(names) == len(arguments) and positional[0].name not in names
 
 
 def converted_variadic(

@@ -150,7 +150,7 @@ def describe(value: Any) -> str:
     if isinstance(value, Spec):
         return f"the layer {value.callee.name}(...)"
     if isinstance(value, Bound):
-        return f"the function {value.function.name}(...)"
+        return f"the function {value.function.name}(...) without its input"
     if isinstance(value, Method):
         return f"the shared layer {value.shared.name}"
     if isinstance(value, Shared):

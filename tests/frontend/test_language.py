@@ -304,6 +304,23 @@ model M {
     assert np.array_equal(out["b"], 2 * X)
 
 
+def test_functions_with_arguments_can_be_passed_on() -> None:
+    text = """
+block Twice(x: f32[N, D], f: layer = softmax(dim=0)) {
+    return x -> f -> f
+}
+model M {
+    input x: f32[N, 4]
+    output a = x -> Twice(clamp(min=-1, max=1))
+    output b = x -> Twice(relu)
+    output c = x -> Twice
+}"""
+    out = run(load(text), x=X)
+    assert np.array_equal(out["a"], np.clip(X, -1, 1))
+    assert np.array_equal(out["b"], np.maximum(X, 0))
+    assert codes(model("input x: f32[N]\noutput y = x + relu()")) == ["E0512"]
+
+
 def test_functions_in_chains() -> None:
     out = compute(
         """
