@@ -17,12 +17,13 @@ from graphc.ir.dtype import DType
 from graphc.ir.op import Expr
 from graphc.lowering.cpu import arithmetic
 from graphc.lowering.cpu import index as ix
+from graphc.lowering.cpu.cell import Cell
 from graphc.lowering.cpu.emit import bind, const, lanes_of, splat
 from graphc.lowering.cpu.trace import Reduction
 from graphc.ops.reduce import highest, lowest
 
 if TYPE_CHECKING:
-    from graphc.lowering.cpu.expr import Cell, TirEmitter
+    from graphc.lowering.cpu.expr import TirEmitter
 
 _BLOCK = 256  # terms an accumulator takes before it is flushed
 _LONG = 1024  # terms from which on blocks pay
@@ -114,8 +115,6 @@ class Accumulation:
     ) -> Expr:
         """The first loop cut into a fixed number of parts, whatever the number of threads."""
         from tvm.script.ir_builder import tirx as t
-
-        from graphc.lowering.cpu.expr import Cell
 
         e = self.e
         part = (sizes[0] + (_PARTS - 1)) // _PARTS
@@ -211,7 +210,10 @@ class Accumulation:
     def _repeated(
         self, first: DimLike, count: DimLike, last: bool, body: Callable[[DimLike], None]
     ) -> None:
-        """A loop of `count` steps from `first`; the last one before the vectors takes turns with the sets of accumulators."""
+        """A loop of `count` steps from `first`.
+
+        The last one before the vectors takes turns with the sets of accumulators.
+        """
         chains = len(self.sets) if last else 1
         whole = count // chains
         if whole != 0:
@@ -287,8 +289,6 @@ class Accumulation:
     # Values
 
     def _cell(self, lanes: int) -> Cell:
-        from graphc.lowering.cpu.expr import Cell
-
         cell = Cell(lanes, self.stored)
         cell.set(const(self.start, self.stored))
         return cell

@@ -15,8 +15,9 @@ from itertools import pairwise
 from graphc.ir.dim import Dim, DimLike, product, substitute
 from graphc.ir.graph import Graph
 from graphc.lowering.cpu import index as ix
+from graphc.lowering.cpu.cell import Kept
 from graphc.lowering.cpu.emit import View, bind, fused_loop, static
-from graphc.lowering.cpu.expr import Kept, TirEmitter
+from graphc.lowering.cpu.expr import TirEmitter
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.hoist import checkable, hoistable, storable
 from graphc.lowering.cpu.index import Condition, Space, flatten

@@ -121,7 +121,7 @@ def schedule(body: Graph, outputs: Sequence[Value], target: CpuTarget) -> Schedu
         space, trace, symbols = _watch(body, outputs, axes)
     outer, inner, row = _split(trace, symbols)
     vector, turned = _vector(axes, trace, symbols, row)
-    if turned is not None or (not row and vector is None):
+    if turned is not None or (not row and (vector is None or trace.reductions)):
         outer, inner = tuple(range(len(symbols))), ()
     heavy = any(n.op.expensive for n in body.nodes)
     lanes = _lanes(body, outputs, target)
@@ -137,7 +137,7 @@ def schedule(body: Graph, outputs: Sequence[Value], target: CpuTarget) -> Schedu
         turned is not None and _tests(trace, symbols[turned]),
         _widths(lanes, heavy, axes.sizes[vector] if vector is not None else 1),
         lanes,
-        _parallel(body),
+        _parallel(body, trace),
         row,
     )
 
@@ -274,17 +274,24 @@ def _widths(lanes: int, heavy: bool, extent: DimLike) -> tuple[int, ...]:
     return tuple(dict.fromkeys((wide, *(w for w in ladder if w < wide))))
 
 
-def _parallel(body: Graph) -> bool:
+def _parallel(body: Graph, trace: Trace) -> bool:
     """Whether the work is worth threads; symbolic work counts as large."""
     flops: DimLike = 0
     for node in body.nodes:
         one = node.op.flops([body.type_of(v) for v in node.operands], node.types)
         flops = flops + one * (_EXPENSIVE if node.op.expensive else 1)
-    moved: DimLike = 0
-    for node in body.inputs:
-        moved = moved + node.types[0].nbytes
-    for _, value in body.outputs:
-        moved = moved + body.type_of(value).nbytes
+    written = [body.type_of(v) for _, v in body.outputs]
+    moved: DimLike = sum((t.nbytes for t in written), 0)
+    for slot, node in enumerate(body.inputs):
+        (t,) = node.types
+        size: DimLike = t.nbytes
+        if not trace.reductions:
+            # Each read takes one element for each of the output: a slice or gather need not see all.
+            reads = sum(r.slot == slot for r in trace.reads)
+            most = reads * t.dtype.bytes * written[0].size
+            if isinstance(size, int) and isinstance(most, int):
+                size = min(size, most)
+        moved = moved + size
     if not isinstance(flops, int) or not isinstance(moved, int):
         return True
     return worth_threads(flops, moved)
