@@ -2,7 +2,8 @@
 
 A transposed convolution is a convolution of an input with holes (`lhs_dilation`). Where its windows do not overlap
 (kernel = stride, as in a U-Net's upsampling) each input pixel makes a patch of its own: one matrix product
-[N * pixels, C] @ [C, patch * O], and the patches laid out side by side. Otherwise the holes become data: a `pad` with
+[N * pixels, C] @ [C, patch * O], and the patches laid out side by side. With strides of 1 the holes stay, for a kernel
+that steps over them; only padding by whole elements becomes a `pad`. Otherwise the holes become data: a `pad` with
 interior zeros, and a plain convolution of it.
 """
 
@@ -16,13 +17,13 @@ from graphc.ops import ConvGeneral, DotGeneral, Pad, Reshape, Reverse, Transpose
 
 
 def fill_holes(graph: Graph) -> Graph:
-    """The graph without `lhs_dilation` in channels-last convolutions."""
+    """The graph with `lhs_dilation` only where strides are 1 and padding is less than an element."""
 
     def rule(r: Rewriter, node: Node, operands: tuple[Value, ...]) -> Value | None:
         op = node.op
         if not isinstance(op, ConvGeneral) or not op.channels_last or set(op.lhs_dilation) == {1}:
             return None
-        return _patches(r, op, operands) or _holes(r, op, operands)
+        return _patches(r, op, operands) or _stepped(r, op, operands)
 
     return rewrite(graph, rule)
 
@@ -47,6 +48,26 @@ def _patches(r: Rewriter, op: ConvGeneral, operands: tuple[Value, ...]) -> Value
     batch, *pixels, _ = data.shape
     size = [p * k for p, k in zip(pixels, kernel, strict=True)]
     return r(Reshape((batch, *size, weight.shape[0])), r(Transpose(tuple(order)), y))
+
+
+def _stepped(r: Rewriter, op: ConvGeneral, operands: tuple[Value, ...]) -> Value | None:
+    """The form with holes that a kernel steps over; None where the node has it already."""
+    if set(op.strides) != {1}:
+        return _holes(r, op, operands)
+    x, w = operands
+    whole = [
+        (max(low, 0) // s, max(high, 0) // s)
+        for (low, high), s in zip(op.padding, op.lhs_dilation, strict=True)
+    ]
+    if not any(n for pair in whole for n in pair):
+        return None
+    rest = tuple(
+        (low - before * s, high - after * s)
+        for (low, high), (before, after), s in zip(op.padding, whole, op.lhs_dilation, strict=True)
+    )
+    before, after = ((0, *(pair[side] for pair in whole), 0) for side in (0, 1))
+    border = Pad(before, after, (0,) * len(before), 0.0)
+    return r(replace(op, padding=rest), r(border, x), w)
 
 
 def _holes(r: Rewriter, op: ConvGeneral, operands: tuple[Value, ...]) -> Value:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from graphc.ir.dim import DimLike, product
 from graphc.ir.graph import Node
 from graphc.lowering.cpu.conv import ConvSpec, choose_conv, emit_conv, pack_conv
+from graphc.lowering.cpu.conv_transpose import HoledConvSpec, choose_holed_conv, emit_holed_conv
 from graphc.lowering.cpu.depthwise import DepthwiseSpec, emit_depthwise, pack_depthwise
 from graphc.lowering.cpu.emit import View
 from graphc.lowering.cpu.epilogue import Epilogue
@@ -21,8 +22,9 @@ def select_convolution(
 ) -> Kernel | None:
     """A kernel for a fusion whose root is a `conv_general` that reads inside its input, else None.
 
-    The passes have made it so: channels last, borders stored (no positive padding), no holes in the
-    input. The weight is packed when the module is built.
+    The passes have made it so: channels last, borders stored (no positive padding), holes in the input
+    only with strides of 1 and padding of less than an element. The weight is packed when the module is
+    built.
     """
     op = root.op
     assert isinstance(op, ConvGeneral)
@@ -30,9 +32,14 @@ def select_convolution(
     dtype = str(root.types[0].dtype.numpy)
     if slots is None or slots[1] not in static or dtype not in DTYPES or root.types[0].size == 0:
         return None
-    inside = all(n <= 0 for pair in op.padding for n in pair)
-    if not (op.channels_last and inside and set(op.lhs_dilation) <= {1}):
+    inside = all(
+        n < step for pair, step in zip(op.padding, op.lhs_dilation, strict=True) for n in pair
+    )
+    if not (op.channels_last and inside):
         return None
+    if set(op.lhs_dilation) != {1}:
+        holed = set(op.strides) == {1}
+        return _holed(fusion, root, slots, dtype, target) if holed else None
     if _is_product(op, fusion, root):
         return _product(fusion, root, slots, target)
     return _windows(fusion, root, slots, dtype, target)
@@ -114,6 +121,56 @@ def _windows(
     name = "depthwise" if depthwise else f"conv/{op.groups}/{tile.nr}"
     packing = {slots[1]: Packing(name, pack)}
     return Kernel("depthwise" if depthwise else "conv", emit, packing=packing)
+
+
+def _holed(
+    fusion: Fusion, root: Node, slots: tuple[int, int], dtype: str, target: CpuTarget
+) -> Kernel:
+    """A transposed convolution whose windows overlap."""
+    op = root.op
+    assert isinstance(op, ConvGeneral)
+    x, w = (fusion.body.type_of(v) for v in root.operands)
+    batch, *output, features = root.types[0].shape
+    channels, kernel = _static(x.shape[-1]), tuple(_static(d) for d in w.shape[2:])
+
+    def spec(batch: object, output: tuple[object, ...]) -> HoledConvSpec:
+        return HoledConvSpec(
+            batch,
+            output,
+            channels,
+            _static(features),
+            kernel,
+            op.rhs_dilation,
+            op.lhs_dilation,
+            tuple(low for low, _ in op.padding),
+            op.groups,
+            dtype,
+        )
+
+    tile = choose_holed_conv(spec(batch, tuple(output)), target)
+    panels = -(-_static(features) // op.groups // tile.nr)
+    packed = (op.groups, panels, *kernel, channels // op.groups, tile.nr)
+
+    def emit(io: KernelIO) -> None:
+        epilogue = Epilogue(fusion.body, root, io, target)
+        epilogue.fill_border()
+        n, *out = (dim_expr(d, io.dims) for d in (batch, *output))
+        data, weights = io.operands[slots[0]], io.operands[slots[1]]
+        strides = tuple(dim_expr(s, io.dims) for s in strides_of(x.shape))
+        emit_holed_conv(
+            spec(n, tuple(out)),
+            target,
+            View(data.buffer, dtype, strides, data.offset),
+            View(weights.buffer, dtype, strides_of(packed), weights.offset),
+            epilogue.finish,
+            tile=tile,
+        )
+
+    def pack(array: Array) -> Array:
+        return pack_conv(array, tile.nr, op.groups)
+
+    name = f"conv/{op.groups}/{tile.nr}"
+    return Kernel("conv_transpose", emit, packing={slots[1]: Packing(name, pack)})
 
 
 def _cropped(

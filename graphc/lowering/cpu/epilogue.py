@@ -43,7 +43,7 @@ class Epilogue:
     def store(self, at: Sequence[DimLike], value: Expr) -> None:
         """The same at an index of the emitter's own, inside its current vector."""
         inliner = Inliner(self.body, self.emitter)
-        inliner.given[self.root.values[0]] = (tuple(at), value)
+        inliner.give(self.root.values[0], at, value)
         where: Sequence[DimLike] = at
         if self.placed:
             result = inliner.at(self.end.operands[0], at)

@@ -260,6 +260,10 @@ class Inliner:
         self.given: dict[Value, tuple[Index, Expr]] = {}
         self._slots = {node.id: slot for slot, node in enumerate(body.inputs)}
 
+    def give(self, value: Value, index: Sequence[DimLike], result: Expr) -> None:
+        """Notes that `value` is `result` at `index`: the only one it will be asked for at."""
+        self.given[value] = tuple(self.emitter.space.simplified(i) for i in index), result
+
     def at(self, value: Value, index: Sequence[Any]) -> Expr:
         """The element of `value` at `index`; a vector where the index contains the emitter's lane.
 
