@@ -4,6 +4,8 @@ A vector runs along one loop of the nest: inside `vector(lanes)` an index that c
 symbol yields `lanes` elements at once, and everything that does not depend on it stays scalar and
 is computed once. Memory along the lane is read as one vector where it is contiguous, as one scalar
 where it stays put, and element by element otherwise.
+
+Longer than most: lanes, index expressions, memory and branches share the state of one emitter.
 """
 
 from __future__ import annotations

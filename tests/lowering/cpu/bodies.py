@@ -29,8 +29,13 @@ Emit = Callable[[Graph, CpuTarget, KernelIO], None]
 NATIVE = parse_target("native")
 
 
-def function(name: str, body: Graph, emit: Emit, target: CpuTarget) -> Any:
-    """The public PrimFunc `name(operands..., results..., fault, dims...)`."""
+def function(
+    name: str, body: Graph, emit: Emit, target: CpuTarget, in_place: int | None = None
+) -> Any:
+    """The public PrimFunc `name(operands..., results..., fault, dims...)`.
+
+    With `in_place` the first result is written over that operand, and its own pointer is ignored.
+    """
     inputs = {f"x{i}": n.types[0] for i, n in enumerate(body.inputs)}
     outputs = {f"y{i}": body.type_of(v) for i, (_, v) in enumerate(body.outputs)}
     pointers = {p: str(t.dtype.numpy) for p, t in (inputs | outputs).items()}
@@ -41,12 +46,15 @@ def function(name: str, body: Graph, emit: Emit, target: CpuTarget) -> Any:
             return k.view(pointer, (1 << 40,))
 
         fault = k.view("fault", (FAULT_WORDS,))
+        results = [view(p) for p in outputs]
+        if in_place is not None:
+            results[0] = view(f"x{in_place}")
         io = KernelIO(
             tuple(map(view, inputs)),
-            tuple(map(view, outputs)),
+            tuple(results),
             dims,
             fault=fault if checked_nodes(body) else None,
-            in_place=(None,) * len(outputs),
+            in_place=(in_place, *(None,) * (len(outputs) - 1)),
         )
         emit(body, target, io)
     return k.function
@@ -55,9 +63,16 @@ def function(name: str, body: Graph, emit: Emit, target: CpuTarget) -> Any:
 class Kernels:
     """Compiled bodies, by name."""
 
-    def __init__(self, bodies: Mapping[str, Graph], emit: Emit, target: CpuTarget = NATIVE) -> None:
+    def __init__(
+        self,
+        bodies: Mapping[str, Graph],
+        emit: Emit,
+        target: CpuTarget = NATIVE,
+        in_place: int | None = None,
+    ) -> None:
+        self._in_place = in_place
         self.bodies = dict(bodies)
-        functions = {n: function(n, b, emit, target) for n, b in bodies.items()}
+        functions = {n: function(n, b, emit, target, in_place) for n, b in bodies.items()}
         self.functions = functions
         self._folder = tempfile.TemporaryDirectory()
         folder = Path(self._folder.name)
@@ -89,6 +104,8 @@ class Kernels:
         assert call(*pointers, *(ctypes.c_int64(dims[d]) for d in body.dims)) == 0
         for _, intact in results:
             assert intact(), f"{name} wrote outside of its result"
+        if self._in_place is not None:
+            return (arrays[self._in_place],)
         return tuple(array for array, _ in results)
 
 

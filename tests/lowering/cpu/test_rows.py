@@ -29,7 +29,7 @@ from graphc.ops import (
     Tanh,
 )
 
-from .bodies import NATIVE, Kernels, body, check, close, operands
+from .bodies import NATIVE, Kernels, body, check, close, expected, operands
 from .harness import TARGETS, can_run, target_id
 
 N, T = Dim.symbol("N"), Dim.symbol("T")
@@ -166,3 +166,12 @@ def test_exponentials_wait_in_the_output() -> None:
     assert kept("layer_norm") is None
     assert kept("log_softmax") is None
     assert kept("softmax_half") is None
+
+
+def test_a_result_over_an_operand_keeps_nothing_there() -> None:
+    names = ("softmax_times", "residual")
+    graphs = {n: PLAIN[n] for n in names}
+    kernels = Kernels(graphs, emit, in_place=1)
+    for name in names:
+        arrays = operands(graphs[name])
+        close(kernels(name, *arrays)[0], expected(graphs[name], arrays)[0])
