@@ -20,7 +20,6 @@ import numpy as np
 from graphc.artifact.compiler import check_compiler, find_compiler
 from graphc.artifact.spec import ModuleSpec
 from graphc.artifact.writer import write
-from graphc.diagnostics import Diagnostic, DiagnosticError
 from graphc.frontend import Elaborated
 from graphc.ir.graph import Graph
 from graphc.lowering.generate import generate
@@ -43,36 +42,6 @@ class Compiled:
         return write(self.spec, self.objects, Path(directory))
 
 
-def specialise(graph: Graph, dims: Mapping[str, int]) -> Graph:
-    """Fixes named dims. Raises DiagnosticError for a name the model lacks or a value out of its bounds."""
-    for name, value in dims.items():
-        if name not in graph.dims:
-            known = ", ".join(sorted(graph.dims)) or "none"
-            raise DiagnosticError(
-                [
-                    Diagnostic(
-                        "E0509", f"{graph.name} has no dim `{name}` to fix (it has: {known})", None
-                    )
-                ]
-            )
-        low, high = interval_of(graph, name)
-        if not low <= value <= high:
-            raise DiagnosticError(
-                [
-                    Diagnostic(
-                        "E0510", f"dim `{name}` = {value} is outside its bounds {low}..{high}", None
-                    )
-                ]
-            )
-    return graph.substitute_dims(dict(dims)) if dims else graph
-
-
-def interval_of(graph: Graph, name: str) -> tuple[float, float]:
-    """The declared bounds of a named dim; infinity where unbounded."""
-    bounds = graph.dims[name]
-    return bounds.low, float("inf") if bounds.high is None else bounds.high
-
-
 def optimise(
     graph: Graph, *, until: str | None = None, observe: pipeline.Observer | None = None
 ) -> tuple[Graph, pipeline.Report]:
@@ -85,7 +54,6 @@ def compile_model(
     parameters: Mapping[str, Array],
     *,
     target: str = "native",
-    dims: Mapping[str, int] | None = None,
     progress: Progress = lambda stage: None,
 ) -> Compiled:
     """Everything after elaboration: from a checked graph and its weights to object code.
@@ -96,7 +64,7 @@ def compile_model(
     with ThreadPoolExecutor(1) as pool:
         runtime = pool.submit(check_compiler)  # the C runtime compiles while kernels are made
         progress("optimising")
-        graph, report = optimise(specialise(elaborated.graph, dims or {}))
+        graph, report = optimise(elaborated.graph)
         progress("generating code")
         spec, objects = generate(graph, parameters, target=target)
         runtime.result()

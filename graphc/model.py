@@ -43,16 +43,15 @@ def load(
         DiagnosticError: with every mistake in the file, as `graphc check` prints them.
     """
     elaborated = frontend.load(path, model=model, settings=settings, dims=dims)
-    return Model(elaborated, {})
+    return Model(elaborated)
 
 
 class Model:
     """A model whose shapes are checked; what you can do with a `.nn` file in Python."""
 
-    def __init__(self, elaborated: frontend.Elaborated, dims: Mapping[str, int]) -> None:
+    def __init__(self, elaborated: frontend.Elaborated) -> None:
         self._elaborated = elaborated
-        self._dims = dict(dims)
-        self.graph: Graph = driver.specialise(elaborated.graph, self._dims)
+        self.graph: Graph = elaborated.graph
 
     @property
     def name(self) -> str:
@@ -153,9 +152,7 @@ class Model:
         """
         progress("loading weights")
         arrays = self.weights(weights)
-        compiled = driver.compile_model(
-            self._elaborated, arrays, target=target, dims=self._dims, progress=progress
-        )
+        compiled = driver.compile_model(self._elaborated, arrays, target=target, progress=progress)
         progress("linking")
         folder = tempfile.TemporaryDirectory(prefix="graphc-")
         directory = compiled.write(Path(folder.name) / self.name)
