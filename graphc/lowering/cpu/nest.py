@@ -16,7 +16,7 @@ from graphc.ir.dim import Dim, DimLike, product, substitute
 from graphc.ir.graph import Graph
 from graphc.lowering.cpu import index as ix
 from graphc.lowering.cpu.cell import Kept
-from graphc.lowering.cpu.emit import View, bind, fused_loop, static
+from graphc.lowering.cpu.emit import SHARED_FLOPS, View, bind, branch, fused_loop, i64, static
 from graphc.lowering.cpu.expr import TirEmitter
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.hoist import checkable, hoistable, storable
@@ -60,9 +60,28 @@ class Nest:
         )
         self.inliner = Inliner(body, self.e)
         self.at: dict[int, DimLike] = {}  # loop -> its current position
+        self.parallel = False
 
     def emit(self) -> None:
-        """Writes the nest."""
+        """Writes the nest.
+
+        Where the work depends on named dims and is small for small ones, there are two: while
+        running, a serial one takes over below what is worth waking threads for.
+        """
+        work = self.plan.work
+        if isinstance(work, int) or self.plan.least >= SHARED_FLOPS:
+            self._loops(self.plan.least >= SHARED_FLOPS)
+        else:
+            large = self.e.expr(work) >= i64(SHARED_FLOPS)
+            branch(large, lambda: self._loops(True), lambda: self._loops(False))
+
+    def _loops(self, parallel: bool) -> None:
+        self.parallel = parallel
+        self.at.clear()
+        with self.e.scope():
+            self._shape()
+
+    def _shape(self) -> None:
         plan = self.plan
         if plan.turned is not None:
             emit_turned(self)
@@ -80,7 +99,7 @@ class Nest:
     def _shares_last(self) -> bool:
         """Whether the vectorised loop itself must be shared among threads."""
         plan = self.plan
-        if plan.row or not plan.parallel or plan.vector is None:
+        if plan.row or not self.parallel or plan.vector is None:
             return False
         steps = product(plan.axes.sizes[g] for g in plan.outer)
         last = plan.axes.sizes[plan.vector]
@@ -95,7 +114,7 @@ class Nest:
         sizes = [*(self.plan.axes.sizes[g] for g in loops), extra]
         steps = product(sizes)
         alone = self._few_reductions(steps)
-        parallel = self.plan.parallel and steps != 1 and not alone
+        parallel = self.parallel and steps != 1 and not alone
         self.e.alone = alone
         extents = [s if isinstance(s, int) else bind(self.e.expr(s)) for s in sizes]
         with fused_loop(extents, parallel=parallel) as indices, self.e.scope():
@@ -108,7 +127,7 @@ class Nest:
         plan = self.plan
         reduces = bool(plan.trace.reductions) and not plan.row
         return (
-            plan.parallel
+            self.parallel
             and reduces
             and plan.vector is None
             and isinstance(steps, int)

@@ -10,18 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from graphc.ir.dim import Dim, DimLike, product
+from graphc.ir.dim import Dim, DimLike, evaluate, product
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, Value
 from graphc.ir.op import Pattern
 from graphc.lowering.cpu import index as ix
-from graphc.lowering.cpu.emit import worth_threads
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.index import Condition, Space, quotients, unflatten
 from graphc.lowering.cpu.inline import Index
 from graphc.lowering.cpu.trace import Event, Trace, mergeable, watch
 
 _EXPENSIVE = 12  # arithmetic operations that one `expensive` function stands for
+FLOPS_PER_BYTE = 5  # 60 GFLOP/s against 12 GB/s, as `emit.worth_threads` has it
 _SHORT = 4  # an axis shorter than this is not worth vectors if another will do
 
 
@@ -87,7 +87,8 @@ class Schedule:
         turned_tested: whether conditions change along `turned`.
         widths: vector widths for the vectorised loop, falling.
         lanes: elements of one register.
-        parallel: whether the work is worth threads.
+        work: the arithmetic of the whole nest, bytes counted as what they cost in arithmetic.
+        least: the work for the smallest named dims.
         row: whether reductions are hoisted out of `inner`.
     """
 
@@ -102,7 +103,8 @@ class Schedule:
     turned_tested: bool
     widths: tuple[int, ...]
     lanes: int
-    parallel: bool
+    work: DimLike
+    least: int
     row: bool
 
 
@@ -125,6 +127,7 @@ def schedule(body: Graph, outputs: Sequence[Value], target: CpuTarget) -> Schedu
         outer, inner = tuple(range(len(symbols))), ()
     heavy = any(n.op.expensive for n in body.nodes)
     lanes = _lanes(body, outputs, target)
+    work = _work(body, trace)
     return Schedule(
         axes,
         symbols,
@@ -137,7 +140,8 @@ def schedule(body: Graph, outputs: Sequence[Value], target: CpuTarget) -> Schedu
         turned is not None and _tests(trace, symbols[turned]),
         _widths(lanes, heavy, axes.sizes[vector] if vector is not None else 1),
         lanes,
-        _parallel(body, trace),
+        work,
+        evaluate(work, {name: max(1, b.low) for name, b in body.dims.items()}),
         row,
     )
 
@@ -274,8 +278,8 @@ def _widths(lanes: int, heavy: bool, extent: DimLike) -> tuple[int, ...]:
     return tuple(dict.fromkeys((wide, *(w for w in ladder if w < wide))))
 
 
-def _parallel(body: Graph, trace: Trace) -> bool:
-    """Whether the work is worth threads; symbolic work counts as large."""
+def _work(body: Graph, trace: Trace) -> DimLike:
+    """Arithmetic operations, and bytes moved in arithmetic operations of the same duration."""
     flops: DimLike = 0
     for node in body.nodes:
         one = node.op.flops([body.type_of(v) for v in node.operands], node.types)
@@ -292,9 +296,7 @@ def _parallel(body: Graph, trace: Trace) -> bool:
             if isinstance(size, int) and isinstance(most, int):
                 size = min(size, most)
         moved = moved + size
-    if not isinstance(flops, int) or not isinstance(moved, int):
-        return True
-    return worth_threads(flops, moved)
+    return flops + moved * FLOPS_PER_BYTE
 
 
 def split_points(

@@ -159,7 +159,8 @@ def named(request: pytest.FixtureRequest) -> Kernels | None:
 def test_named_dims_take_any_value(named: Kernels | None, name: str) -> None:
     if named is None:
         return
-    for n, t in ((1, 1), (2, 3), (1, 16), (3, 17), (5, 100), (2, 33)):
+    shared = (4, 101) if name == "image" else (40, 301)  # enough for threads
+    for n, t in ((1, 1), (2, 3), (1, 16), (3, 17), (5, 100), (2, 33), shared):
         check(named, name, N=n, T=t)
 
 

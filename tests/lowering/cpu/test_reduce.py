@@ -128,7 +128,8 @@ def named(request: pytest.FixtureRequest) -> Kernels | None:
 def test_named_dims_take_any_value(named: Kernels | None, name: str) -> None:
     if named is None:
         return
-    for n, t in ((1, 1), (3, 2), (2, 16), (3, 31), (40, 100)):
+    shared = (2, 71) if name == "space" else (40, 501)  # enough for threads
+    for n, t in ((1, 1), (3, 2), (2, 16), (3, 31), (40, 100), shared):
         check(named, name, N=n, T=t)
 
 

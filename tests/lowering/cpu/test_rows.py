@@ -117,7 +117,7 @@ def named(request: pytest.FixtureRequest) -> Kernels | None:
 def test_named_dims_take_any_value(named: Kernels | None, name: str) -> None:
     if named is None:
         return
-    for n, t in ((1, 1), (3, 2), (2, 16), (3, 31), (5, 137)):
+    for n, t in ((1, 1), (3, 2), (2, 16), (3, 31), (5, 137), (41, 302)):
         check(named, name, N=n, T=t)
 
 
