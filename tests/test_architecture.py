@@ -22,6 +22,7 @@ ROOMS = (
     "ir",
     "ops",
     "reference",
+    "autodiff",
     "nn",
     "frontend",
     "passes",

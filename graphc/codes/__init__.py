@@ -10,14 +10,14 @@ E04xx   arguments
 E05xx   blocks, loops, limits, imports
 E06xx   weights
 E07xx   modules, run time, targets
-E08xx   parsed and checked, but not compiled yet
+E08xx   gradients; parsed and checked, but not compiled yet
 E09xx   the text form of a graph
 ======  =============================================
 """
 
 from __future__ import annotations
 
-from graphc.codes import arguments, blocks, graph, later, names, shapes, syntax, weights
+from graphc.codes import arguments, blocks, gradients, graph, later, names, shapes, syntax, weights
 from graphc.codes.info import CodeInfo
 
 __all__ = ["CODES", "CodeInfo"]
@@ -30,6 +30,7 @@ CODES: dict[str, CodeInfo] = {
     **blocks.CODES,
     **weights.CODES,
     **later.CODES,
+    **gradients.CODES,
     **graph.CODES,
 }
 """Every code that graphc can report, by code."""

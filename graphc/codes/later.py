@@ -11,9 +11,4 @@ CODES: dict[str, CodeInfo] = {
 number of steps can be a `for`, which is unrolled.
 """,
     ),
-    "E0802": CodeInfo(
-        "`grad` is not compiled yet",
-        """Gradients parse, format and have their names checked, but no code is made for them yet.
-""",
-    ),
 }

@@ -56,6 +56,8 @@ class Emission:
             for each in self.provenance.of(value)
             if each[0] != place
         ]
+        if error.span is not None and error.span != place:
+            related.insert(0, (error.span, "is made here"))
         related = [*related, *self._sizes(error, operands)]
         help = error.help
         if isinstance(error, RejectError) and error.wanted is not None and operands:

@@ -2,8 +2,8 @@
 
 Everything the compiler knows about an op is asked from its class: the shape rule (`infer`), the
 NumPy meaning (`evaluate`), the code-generation meaning (`compute`), the cost (`flops`), how it
-falls apart into primitives (`decompose`), and what fusion and layout may do with it (`pattern` and
-the class facts after it). No pass names ops in a list.
+falls apart into primitives (`decompose`), its derivative (`gradient`), and what fusion and layout
+may do with it (`pattern` and the class facts after it). No pass names ops in a list.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ import numpy as np
 from graphc.ir.dim import Dim, DimLike, substitute
 from graphc.ir.dtype import DType
 from graphc.ir.types import TensorType
+from graphc.source import Span
 
 if TYPE_CHECKING:
     from graphc.ir.graph import Graph, GraphBuilder, Value
+    from graphc.ir.pullback import Pullback
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Expr = Any  # a scalar or vector expression of whatever Emitter is at work
@@ -31,8 +33,8 @@ class OpError(Exception):
     """An op rejects its operands or attributes.
 
     `operand` is the slot at fault (None: the attributes), `code` a diagnostic code, `help` what to
-    write instead. The frontend turns it into a diagnostic at the user's line; built by hand, it
-    reads as it stands.
+    write instead; `span` the place of an op that is at fault and is not the one being built. The
+    frontend turns it into a diagnostic at the user's line; built by hand, it reads as it stands.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class OpError(Exception):
     ) -> None:
         super().__init__(message)
         self.message, self.operand, self.code, self.help = message, operand, code, help
+        self.span: Span | None = None
 
 
 class Pattern(Enum):
@@ -150,6 +153,17 @@ class Op:
     def decompose(self, b: GraphBuilder, *operands: Value) -> tuple[Value, ...] | None:
         """The same results from simpler ops, or None for a primitive."""
         return None
+
+    def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
+        """The operands' cotangents from the results', in graph ops; None where nothing flows back.
+
+        Asked only where a float result depends on a float operand. A composite without a rule of its own goes through
+        its decomposition. Raises OpError E0811 for an op that has no gradient.
+        """
+        parts = self.decompose(p.b, *p.operands)
+        if parts is None:
+            raise OpError(f"{self.name} has no gradient", code="E0811")
+        return p.through(parts)
 
     def transposed(self, permutation: tuple[int, ...]) -> tuple[Op, tuple[int, ...]] | None:
         """Moves a transpose of every operand behind the op; None where that is impossible.

@@ -88,6 +88,7 @@ from graphc.ops.unary import (
     Sign,
     Sine,
     Sqrt,
+    StopGradient,
     Tanh,
 )
 from graphc.ops.window import AvgPool, MaxPool, WindowSum
@@ -95,7 +96,7 @@ from graphc.ops.window import AvgPool, MaxPool, WindowSum
 _CLASSES: tuple[type[Op], ...] = (
     *(Input, Parameter, Constant, Iota, DimValue),
     *(Negate, Abs, Sign, Exp, Expm1, Log, Log1p, Sqrt, Rsqrt, Tanh, Logistic, Erf, Sine, Cosine),
-    *(Floor, Ceil, RoundNearestEven, Not, IsNan, Convert),
+    *(Floor, Ceil, RoundNearestEven, Not, IsNan, Convert, StopGradient),
     *(Add, Subtract, Multiply, Divide, FloorDivide, Remainder, Power, Maximum, Minimum),
     *(And, Or, Xor, Compare, Select),
     *(Relu, LeakyRelu, Elu, Selu, Gelu, Silu, Softplus, Hardswish, Hardsigmoid, Hardtanh),
@@ -190,6 +191,7 @@ __all__ = [
     "Softmax",
     "Softplus",
     "Sqrt",
+    "StopGradient",
     "Subtract",
     "Take",
     "TakeAlongAxis",

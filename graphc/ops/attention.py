@@ -10,6 +10,7 @@ import numpy as np
 from graphc.ir.dtype import DType
 from graphc.ir.graph import GraphBuilder, Value
 from graphc.ir.op import Array, OpError
+from graphc.ir.pullback import Pullback
 from graphc.ir.types import TensorType
 from graphc.ops import arith
 from graphc.ops.composite import Composite, in_working_precision
@@ -108,6 +109,14 @@ class Attention(Composite):
 
     def decompose(self, b: GraphBuilder, *operands: Value) -> tuple[Value, ...]:
         """A product, scale and masks, softmax, a product. Rows that see nothing are set to 0 where there is a mask."""
+        return (self._parts(b, operands, smooth=False),)
+
+    def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
+        """Through the decomposition, where a row that sees nothing has gradient 0."""
+        return p.through([self._parts(p.b, p.operands, smooth=True)])
+
+    def _parts(self, b: GraphBuilder, operands: tuple[Value, ...], smooth: bool) -> Value:
+        """The decomposition; `smooth` keeps the softmax finite too in rows whose outcome is not used."""
         dtype = b.type_of(operands[0]).dtype
         q, k, v = in_working_precision(b, *operands[:3])
         scores = b(DotGeneral((0, 1), (0, 1), (3,), (3,)), q, k)
@@ -122,9 +131,12 @@ class Attention(Composite):
         if self.causal:
             query, key = (b(Iota(DType.I64, shape[2:], axis)) for axis in (0, 1))
             scores = arith.select(b, arith.compare(b, "le", key, query), scores, -np.inf)
-        weights = b(Softmax(3), scores)
-        if len(operands) > 3:
+        if len(operands) <= 3:
+            weights = b(Softmax(3), scores)
+        else:
             seen = arith.compare(b, "ne", arith.max(b, scores, 3), -np.inf)
             seen = arith.as_spread(b, seen, shape, (0, 1, 2))
-            weights = arith.select(b, seen, weights, 0.0)
-        return (arith.convert(b, b(DotGeneral((0, 1), (0, 1), (3,), (2,)), weights, v), dtype),)
+            if smooth:
+                scores = arith.select(b, seen, scores, 0.0)
+            weights = arith.select(b, seen, b(Softmax(3), scores), 0.0)
+        return arith.convert(b, b(DotGeneral((0, 1), (0, 1), (3,), (2,)), weights, v), dtype)

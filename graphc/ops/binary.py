@@ -26,6 +26,20 @@ class Binary(Elementwise):
         return e.binary(self.function, args[0], args[1])
 
 
+def _to_the_winner(
+    e: Arithmetic, dtype: DType, cotangent: Expr, a: Expr, b: Expr
+) -> tuple[Expr, Expr]:
+    """The cotangents of a and b in max(a, b), or of b and a in min(a, b); NaN wins (PyTorch)."""
+    shared = e.select(
+        e.compare("eq", a, b), e.binary("mul", cotangent, e.constant(0.5, dtype)), cotangent
+    )
+    zero = e.constant(0.0, dtype)
+    return (
+        e.select(e.compare("lt", a, b), zero, shared),
+        e.select(e.compare("lt", b, a), zero, shared),
+    )
+
+
 @dataclass(frozen=True)
 class Add(Binary):
     """a + b; integers wrap around."""
@@ -34,6 +48,12 @@ class Add(Binary):
     function: ClassVar[str] = "add"
     commutative: ClassVar[bool] = True
 
+    def pullback(
+        self, e: Arithmetic, dtype: DType, cotangent: Expr, result: Expr, *args: Expr
+    ) -> tuple[Expr | None, ...]:
+        """g to both."""
+        return cotangent, cotangent
+
 
 @dataclass(frozen=True)
 class Subtract(Binary):
@@ -41,6 +61,12 @@ class Subtract(Binary):
 
     name: ClassVar[str] = "subtract"
     function: ClassVar[str] = "sub"
+
+    def pullback(
+        self, e: Arithmetic, dtype: DType, cotangent: Expr, result: Expr, *args: Expr
+    ) -> tuple[Expr | None, ...]:
+        """g and -g."""
+        return cotangent, e.unary("neg", cotangent)
 
 
 @dataclass(frozen=True)
@@ -51,6 +77,13 @@ class Multiply(Binary):
     function: ClassVar[str] = "mul"
     commutative: ClassVar[bool] = True
 
+    def pullback(
+        self, e: Arithmetic, dtype: DType, cotangent: Expr, result: Expr, *args: Expr
+    ) -> tuple[Expr | None, ...]:
+        """g b and g a."""
+        a, b = args
+        return e.binary("mul", cotangent, b), e.binary("mul", cotangent, a)
+
 
 @dataclass(frozen=True)
 class Divide(Binary):
@@ -59,6 +92,13 @@ class Divide(Binary):
     name: ClassVar[str] = "divide"
     function: ClassVar[str] = "div"
     kind: ClassVar[str] = "float"
+
+    def pullback(
+        self, e: Arithmetic, dtype: DType, cotangent: Expr, result: Expr, *args: Expr
+    ) -> tuple[Expr | None, ...]:
+        """g / b and -g (a / b) / b."""
+        share = e.binary("div", cotangent, args[1])
+        return share, e.unary("neg", e.binary("mul", share, result))
 
 
 @dataclass(frozen=True)
@@ -70,6 +110,21 @@ class Power(Binary):
     kind: ClassVar[str] = "float"
     expensive: ClassVar[bool] = True
 
+    def pullback(
+        self, e: Arithmetic, dtype: DType, cotangent: Expr, result: Expr, *args: Expr
+    ) -> tuple[Expr | None, ...]:
+        """g b a^(b-1) and g a^b log(a), each 0 where a is 0 and its limit does not exist (PyTorch)."""
+        a, b = args
+        zero, one = e.constant(0.0, dtype), e.constant(1.0, dtype)
+        origin = e.compare(
+            "eq", a, zero
+        )  # b a^(b-1) at 0^0, and a^b log(a) at 0^b, would be 0 * inf
+        flat = e.binary("and", origin, e.compare("eq", b, zero))
+        slope = e.binary("mul", b, e.binary("pow", e.select(flat, one, a), e.binary("sub", b, one)))
+        grows = e.binary("and", origin, e.compare("ge", b, zero))
+        rate = e.binary("mul", result, e.unary("log", e.select(grows, one, a)))
+        return e.binary("mul", cotangent, slope), e.binary("mul", cotangent, rate)
+
 
 @dataclass(frozen=True)
 class Maximum(Binary):
@@ -79,6 +134,12 @@ class Maximum(Binary):
     function: ClassVar[str] = "max"
     commutative: ClassVar[bool] = True
 
+    def pullback(
+        self, e: Arithmetic, dtype: DType, cotangent: Expr, result: Expr, *args: Expr
+    ) -> tuple[Expr | None, ...]:
+        """g to the larger one, half to each where they are equal (PyTorch)."""
+        return _to_the_winner(e, dtype, cotangent, *args)
+
 
 @dataclass(frozen=True)
 class Minimum(Binary):
@@ -87,6 +148,12 @@ class Minimum(Binary):
     name: ClassVar[str] = "minimum"
     function: ClassVar[str] = "min"
     commutative: ClassVar[bool] = True
+
+    def pullback(
+        self, e: Arithmetic, dtype: DType, cotangent: Expr, result: Expr, *args: Expr
+    ) -> tuple[Expr | None, ...]:
+        """g to the smaller one, half to each where they are equal (PyTorch)."""
+        return _to_the_winner(e, dtype, cotangent, *args[::-1])
 
 
 @dataclass(frozen=True)
@@ -147,6 +214,12 @@ class FloorDivide(_Division):
     name: ClassVar[str] = "floor_divide"
     function: ClassVar[str] = "floordiv"
 
+    def pullback(
+        self, e: Arithmetic, dtype: DType, cotangent: Expr, result: Expr, *args: Expr
+    ) -> tuple[Expr | None, ...]:
+        """None: constant between its steps."""
+        return None, None
+
 
 @dataclass(frozen=True)
 class Remainder(_Division):
@@ -154,6 +227,13 @@ class Remainder(_Division):
 
     name: ClassVar[str] = "remainder"
     function: ClassVar[str] = "mod"
+
+    def pullback(
+        self, e: Arithmetic, dtype: DType, cotangent: Expr, result: Expr, *args: Expr
+    ) -> tuple[Expr | None, ...]:
+        """g and -g floor(a / b)."""
+        whole = e.binary("floordiv", *args)
+        return cotangent, e.unary("neg", e.binary("mul", cotangent, whole))
 
 
 @dataclass(frozen=True)
@@ -210,3 +290,10 @@ class Select(Elementwise):
     def formula(self, e: Arithmetic, dtype: DType, *args: Expr) -> Expr:
         """The emitter's selection."""
         return e.select(*args)
+
+    def pullback(
+        self, e: Arithmetic, dtype: DType, cotangent: Expr, result: Expr, *args: Expr
+    ) -> tuple[Expr | None, ...]:
+        """g where it was chosen, 0 elsewhere."""
+        zero = e.constant(0.0, dtype)
+        return None, e.select(args[0], cotangent, zero), e.select(args[0], zero, cotangent)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
 from graphc.ir.dim import DimLike, Shape, floordiv, product
+from graphc.ir.graph import Value
 from graphc.ir.op import Array, Emitter, Expr, Op, OpError, Pattern, Read
+from graphc.ir.pullback import Pullback
 from graphc.ir.types import TensorType
 from graphc.ops import sliding
 from graphc.ops.errors import check_kind, check_length, check_positive, check_same_dtype, plural
 from graphc.ops.numerics import as_f64, rounded, working
+from graphc.ops.shape import Reverse, Transpose
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,64 @@ class ConvGeneral(Op):
 
         value = e.reduce("sum", [per_group, *kernel], body, work)
         return value if work is x.dtype else e.cast(value, x.dtype)
+
+    def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
+        """Two convolutions, for every attribute: of the cotangent by the weight, and of x by the cotangent.
+
+        Dumoulin & Visin 2016; strides and dilations of x change places, for the weight those of the weight and strides.
+        """
+        return (
+            self._data_gradient(p) if p.wanted[0] else None,
+            self._weight_gradient(p) if p.wanted[1] else None,
+        )
+
+    def _data_gradient(self, p: Pullback) -> Value:
+        """The flipped weight over the cotangent, with input and output channels of each group exchanged."""
+        x, weight = p.operands
+        shape = p.b.type_of(x).shape
+        out, per_group, *kernel = p.b.type_of(weight).shape
+        g, axes = self.groups, sliding.spatial_axes(len(shape), self.channels_last)
+        taps = tuple(range(2, 2 + len(kernel)))
+        flipped = p.b(Reverse(taps), weight) if any(k != 1 for k in kernel) else weight
+        split = p.reshape(flipped, (g, floordiv(out, g), per_group, *kernel))
+        swapped = p.b(Transpose((0, 2, 1, *(t + 1 for t in taps))), split)
+        turned = p.reshape(swapped, (per_group * g, floordiv(out, g), *kernel))
+        padding = sliding.padding_back(
+            self.name,
+            self._spread(tuple(shape[a] for a in axes)),
+            kernel,
+            self.strides,
+            self.padding,
+            self.rhs_dilation,
+        )
+        op = replace(self, strides=self.lhs_dilation, lhs_dilation=self.strides, padding=padding)
+        return sliding.trimmed(p.b, p.b(op, p.cotangent, turned), shape)
+
+    def _weight_gradient(self, p: Pullback) -> Value:
+        """The cotangent as the weight over x, with batch and channels exchanged: N inputs per group, one per output."""
+        x, cotangent = p.operands[0], p.cotangent
+        if self.channels_last:
+            rank = p.b.type_of(x).rank
+            first = (0, rank - 1, *range(1, rank - 1))
+            x, cotangent = p.b(Transpose(first), x), p.b(Transpose(first), cotangent)
+        n, channels, *spatial = p.b.type_of(x).shape
+        weight = p.b.type_of(p.operands[1]).shape
+        g, rest = self.groups, tuple(range(2, len(weight)))
+        grouped = p.reshape(x, (n, g, floordiv(channels, g), *spatial))
+        turned = p.b(Transpose((2, 1, 0, *(a + 1 for a in rest))), grouped)
+        source = p.reshape(turned, (floordiv(channels, g), n * g, *spatial))
+        taps = p.b(Transpose((1, 0, *rest)), cotangent)
+        padding = []
+        for axis, size in enumerate(self._spread(tuple(spatial))):
+            reach = (weight[2 + axis] - 1) * self.rhs_dilation[axis] + 1
+            low, high = self.padding[axis]
+            left = sliding.left_over(size, reach, self.strides[axis], (low, high))
+            padding.append((low, high - (left or 0)))
+        op = ConvGeneral(
+            self.rhs_dilation, tuple(padding), self.lhs_dilation, self.strides, g, False
+        )
+        found = sliding.trimmed(p.b, p.b(op, source, taps), (weight[1], weight[0], *weight[2:]))
+        return p.b(Transpose((1, 0, *rest)), found)
 
     def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> DimLike:
         """Two per multiply-add; products with padding zeros count."""

@@ -10,10 +10,13 @@ from typing import ClassVar
 import numpy as np
 
 from graphc.ir.dim import DimLike, product
+from graphc.ir.graph import Value
 from graphc.ir.op import Array, Emitter, Expr, Op, OpError, Pattern, Read
+from graphc.ir.pullback import Pullback
 from graphc.ir.types import TensorType
 from graphc.ops.errors import check_axes, check_kind, check_same_dtype, show
 from graphc.ops.numerics import as_f64, rounded, working
+from graphc.ops.shape import Transpose, inverse
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,21 @@ class DotGeneral(Op):
         value = e.reduce("sum", [lhs.shape[i] for i in self.lhs_contract], body, work)
         return value if work is lhs.dtype else e.cast(value, lhs.dtype)
 
+    def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
+        """The cotangent times the other operand, contracted over what that one alone gave to the result."""
+        lhs, rhs = p.operands
+        left, right = (p.b.type_of(v).rank for v in p.operands)
+        m, n = self.lhs_free(left), self.rhs_free(right)
+        start = len(self.lhs_batch)
+        batch, rows = tuple(range(start)), tuple(range(start, start + len(m)))
+        columns = tuple(range(start + len(m), start + len(m) + len(n)))
+        pairs = list(zip(self.lhs_contract, self.rhs_contract, strict=True))
+        back = p.b(DotGeneral(batch, self.rhs_batch, columns, n), p.cotangent, rhs)
+        order = self.lhs_batch + m + tuple(i for i, _ in sorted(pairs, key=lambda pair: pair[1]))
+        forth = p.b(DotGeneral(self.lhs_batch, batch, m, rows), lhs, p.cotangent)
+        other = self.rhs_batch + tuple(j for _, j in sorted(pairs)) + n
+        return _put_back(p, back, order), _put_back(p, forth, other)
+
     def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> DimLike:
         """Two per multiply-add."""
         inner = product(operands[0].shape[i] for i in self.lhs_contract)
@@ -128,3 +146,8 @@ class DotGeneral(Op):
         """The plain product [..., m, k] x [..., k, n] with `batch` leading dimensions in common."""
         dims = tuple(range(batch))
         return DotGeneral(dims, dims, (batch + 1,), (batch,))
+
+
+def _put_back(p: Pullback, x: Value, order: tuple[int, ...]) -> Value:
+    """x, whose dimension i is the operand's `order[i]`, in the operand's order."""
+    return x if order == tuple(range(len(order))) else p.b(Transpose(inverse(order)), x)

@@ -1,7 +1,8 @@
 """The base of elementwise ops: a subclass says its formula once.
 
 From the formula come the NumPy meaning (over `ArrayEmitter`), the kernel (over lowering's emitter) and the operation
-count (over `CountingEmitter`). Half-precision operands are computed in f32 and rounded once.
+count (over `CountingEmitter`). Its derivative stands beside it as another formula, `pullback`. Half-precision operands
+are computed in f32 and rounded once.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import numpy as np
 
 from graphc.ir.dim import DimLike
 from graphc.ir.dtype import DType
+from graphc.ir.graph import Value
 from graphc.ir.op import Array, Emitter, Expr, Op, OpError, Pattern, Read
+from graphc.ir.pullback import Pullback
 from graphc.ir.types import TensorType
 from graphc.ops.errors import check_kind, check_same_dtype, show
 from graphc.ops.numerics import ArrayEmitter, rounded, widen, working
@@ -87,6 +90,15 @@ class Elementwise(Op):
         """One result element. `dtype` is the type to compute in: operand 0's, widened to f32 for f16 and bf16."""
         raise TypeError(f"{type(self).__name__} has no formula")
 
+    def pullback(
+        self, e: Arithmetic, dtype: DType, cotangent: Expr, result: Expr, *args: Expr
+    ) -> tuple[Expr | None, ...]:
+        """The derivative: each operand's cotangent from the result's, `result` being the formula's value.
+
+        Raises OpError E0811 where the op has none.
+        """
+        raise OpError(f"{self.name} has no gradient", code="E0811")
+
     def result_dtype(self, operand: DType) -> DType:
         """The result's element type for operand 0's."""
         return operand
@@ -135,6 +147,22 @@ class Elementwise(Op):
         value = self.formula(e, working(operands[0].dtype), *args)
         result = self.result_dtype(operands[0].dtype)
         return e.cast(value, result) if working(result) is not result else value
+
+    def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
+        """`pullback` as graph nodes, in f32 for half-precision operands."""
+        type = p.b.type_of(p.results[0])
+        wide, e = working(type.dtype), p.arithmetic(type.shape)
+
+        def widened(value: Value) -> Value:
+            half = wide is not type.dtype and p.b.type_of(value).dtype is type.dtype
+            return e.cast(value, wide) if half else value
+
+        parts = self.pullback(
+            e, wide, *(widened(v) for v in (p.cotangent, p.results[0], *p.operands))
+        )
+        if wide is type.dtype:
+            return parts
+        return tuple(None if x is None else e.cast(x, type.dtype) for x in parts)
 
     def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> DimLike:
         """Operations in the formula, times the elements."""

@@ -1,4 +1,4 @@
-"""Ops whose positions are data.
+"""Ops whose positions are data, and how each is the other's gradient (hence a few lines more than most files).
 
 One rule for all: an index outside 0 <= i < size is a fault, negative ones included (`evaluate` raises IndexError, a
 compiled module reports an error). Callers that want Python's wrap-around add the size to negative indices first.
@@ -15,11 +15,15 @@ import numpy as np
 
 from graphc.ir.dim import DimLike, Shape
 from graphc.ir.dtype import DType
+from graphc.ir.graph import Value
 from graphc.ir.op import Array, Emitter, Expr, Op, OpError, Pattern, Read
+from graphc.ir.pullback import Pullback
 from graphc.ir.types import TensorType
+from graphc.ops import arith
 from graphc.ops.errors import check_axis, check_kind, check_length, check_rank, show
 from graphc.ops.numerics import as_f64, rounded, working
 from graphc.ops.shape import concrete
+from graphc.ops.source import Iota
 
 
 def _in_range(op: str, indices: Array, size: int) -> Array:
@@ -65,6 +69,14 @@ class Take(Op):
         at = e.checked_index(e.cast(read(1, inner), DType.I64), x.shape[self.axis])
         return read(0, [*index[: self.axis], at, *index[self.axis + indices.rank :]])
 
+    def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
+        """The cotangent's rows added up where they were taken."""
+        type, at = p.b.type_of(p.operands[0]), p.b.type_of(p.operands[1])
+        rows = (*type.shape[: self.axis], at.size, *type.shape[self.axis + 1 :])
+        flat = p.reshape(p.operands[1], (at.size,))
+        op = IndexAdd(self.axis)
+        return p.b(op, p.zeros(type), flat, p.reshape(p.cotangent, rows)), None
+
 
 @dataclass(frozen=True)
 class TakeAlongAxis(Op):
@@ -107,6 +119,32 @@ class TakeAlongAxis(Op):
     def transposed(self, permutation: tuple[int, ...]) -> tuple[Op, tuple[int, ...]] | None:
         """The same op along the axis the transpose brought here."""
         return TakeAlongAxis(permutation[self.axis]), permutation
+
+    def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
+        """The cotangent's elements added up where they were taken.
+
+        Where one is taken of each row, no addition is needed: the position is compared.
+        """
+        b, (x, indices) = p.b, p.operands
+        type, at = b.type_of(x), b.type_of(indices)
+        wide = arith.convert(b, indices, DType.I64)
+        if at.shape[self.axis] == 1:
+            dims = tuple(range(type.rank))
+            here = b(Iota(DType.I64, type.shape, self.axis))
+            chosen = arith.compare(b, "eq", here, arith.as_spread(b, wide, type.shape, dims))
+            spread = arith.as_spread(b, p.cotangent, type.shape, dims)
+            return arith.select(b, chosen, spread, 0.0), None
+        place: Value | None = None
+        for axis, size in enumerate(type.shape):
+            step = wide if axis == self.axis else b(Iota(DType.I64, at.shape, axis))
+            if place is not None:
+                scale = arith.dim_scalar(b, size, DType.I64)
+                step = arith.add(b, arith.multiply(b, place, scale), step)
+            place = step
+        assert place is not None
+        zeros = p.zeros(type.with_shape((type.size,)))
+        flat = [p.reshape(v, (at.size,)) for v in (place, p.cotangent)]
+        return p.reshape(b(IndexAdd(0), zeros, *flat), type.shape), None
 
 
 def _check_starts(op: str, x: TensorType, starts: Sequence[TensorType], first: int) -> None:
@@ -151,6 +189,12 @@ class DynamicSlice(Op):
         """The operand at checked start plus index."""
         at = _starts(e, operands[0], self.sizes, read, 1)
         return read(0, [s + i for s, i in zip(at, index, strict=True)])
+
+    def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
+        """Zeros with the cotangent where it was cut from."""
+        x, *starts = p.operands
+        zeros = p.zeros(p.b.type_of(x))
+        return p.b(DynamicUpdateSlice(), zeros, p.cotangent, *starts), *(None for _ in starts)
 
 
 @dataclass(frozen=True)
@@ -197,6 +241,14 @@ class DynamicUpdateSlice(Op):
             inside = e.binary("and", inside, e.compare("ge", i, e.dim(0)))
             inside = e.binary("and", inside, e.compare("lt", i, e.dim(d)))
         return e.guarded(inside, lambda: read(1, source), read(0, index))
+
+    def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
+        """The cotangent without the box, and the box."""
+        _, update, *starts = p.operands
+        type = p.b.type_of(update)
+        rest = p.b(self, p.cotangent, p.zeros(type), *starts)
+        box = p.b(DynamicSlice(type.shape), p.cotangent, *starts)
+        return rest, box, *(None for _ in starts)
 
 
 def _check_box(op: str, x: TensorType, sizes: Shape) -> None:
@@ -301,6 +353,10 @@ class IndexAdd(Op):
     def transposed(self, permutation: tuple[int, ...]) -> tuple[Op, tuple[int, ...]] | None:
         """None: the indices are no tensor of x's rank."""
         return None
+
+    def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
+        """The cotangent, and its rows at the positions."""
+        return p.cotangent, None, p.b(Take(self.axis), p.cotangent, p.operands[1])
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import numpy as np
 from graphc.ir.dim import DimLike, Shape, floordiv
 from graphc.ir.graph import GraphBuilder, Value
 from graphc.ir.op import Array, Op, OpError
+from graphc.ir.pullback import Pullback
 from graphc.ir.types import TensorType
 from graphc.ops import arith
 from graphc.ops.composite import Composite, in_working_precision, spread_vector
@@ -79,6 +80,14 @@ class Softmax(_SoftmaxLike):
         total = _back(b, arith.sum(b, powers, self.axis), shape, (self.axis,))
         return (arith.convert(b, arith.divide(b, powers, total), b.type_of(operands[0]).dtype),)
 
+    def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
+        """y (g - sum(g y)), in working precision."""
+        y, g = in_working_precision(p.b, p.results[0], p.cotangent)
+        type = p.b.type_of(p.results[0])
+        total = arith.sum(p.b, arith.multiply(p.b, g, y), self.axis)
+        centred = arith.subtract(p.b, g, _back(p.b, total, type.shape, (self.axis,)))
+        return (arith.convert(p.b, arith.multiply(p.b, y, centred), type.dtype),)
+
 
 @dataclass(frozen=True)
 class LogSoftmax(_SoftmaxLike):
@@ -101,6 +110,14 @@ class LogSoftmax(_SoftmaxLike):
         logs = _back(b, b(Log(), total), shape, (self.axis,))
         dtype = b.type_of(operands[0]).dtype
         return (arith.convert(b, arith.subtract(b, shifted, logs), dtype),)
+
+    def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
+        """g - exp(y) sum(g), in working precision."""
+        y, g = in_working_precision(p.b, p.results[0], p.cotangent)
+        type = p.b.type_of(p.results[0])
+        total = _back(p.b, arith.sum(p.b, g, self.axis), type.shape, (self.axis,))
+        share = arith.multiply(p.b, p.b(Exp(), y), total)
+        return (arith.convert(p.b, arith.subtract(p.b, g, share), type.dtype),)
 
 
 def _centred(b: GraphBuilder, x: Value, axes: tuple[int, ...]) -> tuple[Value, Value]:

@@ -12,12 +12,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.ir.dim import DimLike
+from graphc.ir.dim import DimLike, product
 from graphc.ir.dtype import DType
+from graphc.ir.graph import Value
 from graphc.ir.op import Array, Emitter, Expr, Op, OpError, Pattern, Read
+from graphc.ir.pullback import Pullback
 from graphc.ir.types import TensorType
 from graphc.ops.errors import check_axes, check_axis, check_kind, show
 from graphc.ops.numerics import accumulator, integer_range, rounded, working
+from graphc.ops.shape import Pad, Transpose, inverse
+from graphc.ops.source import Iota
 
 
 def lowest(dtype: DType) -> float | int:
@@ -109,6 +113,10 @@ class ReduceSum(Reduce):
         """Pairwise sums."""
         return np.asarray(np.sum(x, axis=axes, dtype=dtype.numpy))
 
+    def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
+        """The cotangent, repeated."""
+        return (p.spread(p.cotangent, p.b.type_of(p.operands[0]).shape, self.axes),)
+
 
 @dataclass(frozen=True)
 class ReduceProd(Reduce):
@@ -120,6 +128,65 @@ class ReduceProd(Reduce):
     def reduced(self, x: Array, dtype: DType, axes: tuple[int, ...]) -> Array:
         """Products in order."""
         return np.asarray(np.prod(x, axis=axes, dtype=dtype.numpy))
+
+    def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
+        """The cotangent times the product of all other elements, exact where some are 0."""
+        shape = p.b.type_of(p.operands[0]).shape
+        order = (*(a for a in range(len(shape)) if a not in self.axes), *sorted(self.axes))
+        moved = p.b(Transpose(order), p.operands[0])
+        kept = tuple(shape[a] for a in order[: len(shape) - len(self.axes)])
+        flat = (*kept, product(shape[a] for a in self.axes))
+        others = _others(p, p.reshape(moved, flat))
+        pulled = p.arithmetic(flat).binary("mul", p.spread(p.cotangent, flat, (len(kept),)), others)
+        back = p.reshape(pulled, tuple(shape[a] for a in order))
+        return (p.b(Transpose(inverse(order)), back),)
+
+
+def _others(p: Pullback, x: Value) -> Value:
+    """For each element the product of all others along the last axis.
+
+    What lies before times what lies after, in log2(n) steps; one product of n elements for each where n is named.
+    """
+    shape = p.b.type_of(x).shape
+    *lead, n = shape
+    e, rest = p.arithmetic(shape), (0,) * len(lead)
+    result: Value
+    if not isinstance(n, int):
+        square = (*shape, n)
+        f = p.arithmetic(square)
+        row, column = (p.b(Iota(DType.I64, square, axis)) for axis in (len(shape) - 1, len(shape)))
+        repeated = p.spread(x, square, (len(shape) - 1,))
+        one = f.constant(1.0, p.b.type_of(x).dtype)
+        without = f.select(f.compare("eq", row, column), one, repeated)
+        result = p.b(ReduceProd((len(shape),)), without)
+        return result
+
+    def shifted(value: Value, low: int) -> Value:
+        return p.b(Pad((*rest, low), (*rest, -low), (*rest, 0), 1.0), value)
+
+    def beyond(sign: int) -> Value:
+        value, step = shifted(x, sign), 1
+        while step < n:
+            value = e.binary("mul", value, shifted(value, sign * step))
+            step *= 2
+        return value
+
+    result = e.binary("mul", beyond(1), beyond(-1))
+    return result
+
+
+def _to_the_extremes(p: Pullback, axes: tuple[int, ...]) -> Value:
+    """The cotangent of x where x equals the only result, divided by how many do; counted in working precision."""
+    (x,), (y,) = p.operands, p.results
+    type, kept = p.b.type_of(x), p.b.type_of(y).shape
+    wide, inner, outer = working(type.dtype), p.arithmetic(type.shape), p.arithmetic(kept)
+    hit = inner.compare("eq", x, p.spread(y, type.shape, axes))
+    count = p.sum(inner.cast(hit, wide), axes)
+    share = outer.cast(outer.binary("div", outer.cast(p.cotangent, wide), count), type.dtype)
+    result: Value = inner.select(
+        hit, p.spread(share, type.shape, axes), inner.constant(0.0, type.dtype)
+    )
+    return result
 
 
 @dataclass(frozen=True)
@@ -134,6 +201,10 @@ class ReduceMax(Reduce):
         initial = lowest(DType.from_numpy(x.dtype))
         return np.asarray(np.max(x.astype(dtype.numpy), axis=axes, initial=initial))
 
+    def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
+        """The cotangent in equal shares to all maxima (torch.amax)."""
+        return (_to_the_extremes(p, self.axes),)
+
 
 @dataclass(frozen=True)
 class ReduceMin(Reduce):
@@ -146,6 +217,10 @@ class ReduceMin(Reduce):
         """Minima, the identity for nothing."""
         initial = highest(DType.from_numpy(x.dtype))
         return np.asarray(np.min(x.astype(dtype.numpy), axis=axes, initial=initial))
+
+    def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
+        """The cotangent in equal shares to all minima (torch.amin)."""
+        return (_to_the_extremes(p, self.axes),)
 
 
 @dataclass(frozen=True)

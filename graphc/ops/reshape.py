@@ -9,7 +9,9 @@ from typing import ClassVar
 import numpy as np
 
 from graphc.ir.dim import Shape, floordiv, product
+from graphc.ir.graph import Value
 from graphc.ir.op import Array, Emitter, Expr, OpError, Read
+from graphc.ir.pullback import Pullback
 from graphc.ir.types import TensorType
 from graphc.ops.errors import show
 from graphc.ops.shape import Shaping, concrete
@@ -61,6 +63,10 @@ class Reshape(Shaping):
                 e, e.dim(0) if flat is None else flat, x.shape[old.start : old.stop]
             )
         return read(0, source)
+
+    def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
+        """The cotangent in the operand's shape."""
+        return (p.reshape(p.cotangent, p.b.type_of(p.operands[0]).shape),)
 
 
 def _unflatten(e: Emitter, flat: Expr, shape: Shape) -> list[Expr]:

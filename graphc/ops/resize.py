@@ -10,12 +10,17 @@ import numpy as np
 
 from graphc.ir.dim import DimLike, Shape, floordiv
 from graphc.ir.dtype import DType
+from graphc.ir.graph import GraphBuilder, Value
 from graphc.ir.op import Array, Emitter, Expr, Op, OpError, Pattern, Read
+from graphc.ir.pullback import Pullback
 from graphc.ir.types import TensorType
-from graphc.ops import sliding
+from graphc.ops import arith, sliding
+from graphc.ops.binary import FloorDivide, Remainder
 from graphc.ops.errors import check_kind, check_length, show
+from graphc.ops.index import Take
 from graphc.ops.numerics import as_f64, rounded, working
 from graphc.ops.shape import concrete
+from graphc.ops.source import Iota
 
 
 @dataclass(frozen=True)
@@ -145,6 +150,44 @@ class Resize(Op):
         weight = e.binary("div", e.cast(position % below, work), e.cast(below, work))
         return low, high, weight
 
+    def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
+        """Through the same sampling, written as elements taken along one axis after the other."""
+        b, x = p.b, p.operands[0]
+        type = b.type_of(x)
+        axes = sliding.spatial_axes(type.rank, self.channels_last)
+        out = arith.convert(b, x, working(type.dtype)) if self.mode == "bilinear" else x
+        sample = _taken if self.mode == "nearest" else self._mixed
+        for size, axis in zip(self.size, axes, strict=True):
+            out = sample(b, out, axis, size)
+        return p.through([arith.convert(b, out, type.dtype)])
+
+    def _mixed(self, b: GraphBuilder, x: Value, axis: int, size: DimLike) -> Value:
+        """Weighted sums of two neighbours along an axis."""
+        type = b.type_of(x)
+        n, step = type.shape[axis], b(Iota(DType.I64, (size,), 0))
+        scale, shift, below = (
+            arith.dim_scalar(b, d, DType.I64)
+            for d in ((n - 1, 0, size - 1) if self.align_corners else (n * 2, n - size, size * 2))
+        )
+        below = arith.maximum(b, below, 1)  # one element samples position 0
+        position = arith.add(b, arith.multiply(b, step, scale), shift)
+        position = arith.maximum(b, position, 0)
+        last = arith.dim_scalar(b, n - 1, DType.I64)
+        low = arith.minimum(b, arith.binary_op(b, FloorDivide(), position, below), last)
+        high = arith.minimum(b, arith.add(b, low, 1), last)
+        rest = arith.binary_op(b, Remainder(), position, below)
+        weight = arith.divide(
+            b, arith.convert(b, rest, type.dtype), arith.convert(b, below, type.dtype)
+        )
+        shape = (*type.shape[:axis], size, *type.shape[axis + 1 :])
+        above = arith.as_spread(b, weight, shape, (axis,))
+        under = arith.as_spread(b, arith.subtract(b, 1.0, weight), shape, (axis,))
+        return arith.add(
+            b,
+            arith.multiply(b, b(Take(axis), x, low), under),
+            arith.multiply(b, b(Take(axis), x, high), above),
+        )
+
     def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> DimLike:
         """Nothing for nearest; 9 per element for bilinear: three mixtures of 3."""
         return 0 if self.mode == "nearest" else results[0].size * 9
@@ -161,3 +204,17 @@ def _nearest(e: Emitter, i: Expr, n: DimLike, size: DimLike) -> Expr:
     if factor * n == size:
         return i if factor == 1 else i // e.dim(factor)
     return i * e.dim(n) // e.dim(size)
+
+
+def _taken(b: GraphBuilder, x: Value, axis: int, size: DimLike) -> Value:
+    """Element floor(i * n / size) along an axis: repeated elements where the factor is whole."""
+    shape = b.type_of(x).shape
+    n = shape[axis]
+    factor = floordiv(size, n)
+    if factor * n == size:
+        dims = tuple(a if a <= axis else a + 1 for a in range(len(shape)))
+        repeated = arith.as_spread(b, x, (*shape[: axis + 1], factor, *shape[axis + 1 :]), dims)
+        return arith.reshape(b, repeated, (*shape[:axis], size, *shape[axis + 1 :]))
+    position = arith.multiply(b, b(Iota(DType.I64, (size,), 0)), arith.dim_scalar(b, n, DType.I64))
+    whole = arith.dim_scalar(b, size, DType.I64)
+    return b(Take(axis), x, arith.binary_op(b, FloorDivide(), position, whole))

@@ -12,7 +12,9 @@ from typing import ClassVar
 import numpy as np
 
 from graphc.ir.dim import DimLike, Shape, floordiv
+from graphc.ir.graph import Value
 from graphc.ir.op import Array, Emitter, Expr, Op, OpError, Pattern, Read
+from graphc.ir.pullback import Pullback
 from graphc.ir.types import TensorType
 from graphc.ops.errors import (
     check_axes,
@@ -102,6 +104,13 @@ class BroadcastInDim(Shaping):
         ]
         return read(0, source)
 
+    def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
+        """The cotangent, summed over what was repeated."""
+        shape = p.b.type_of(p.operands[0]).shape
+        kept = {a for d, a in zip(shape, self.dims, strict=True) if d == self.shape[a]}
+        repeated = [a for a in range(len(self.shape)) if a not in kept]
+        return (p.reshape(p.sum(p.cotangent, repeated), shape),)
+
 
 def permute_broadcast(op: BroadcastInDim, permutation: tuple[int, ...]) -> BroadcastInDim | None:
     """`transpose(op(x), permutation)` as one broadcast of x; None when x itself would be transposed."""
@@ -140,6 +149,10 @@ class Transpose(Shaping):
     ) -> Expr:
         """The operand at the index put back in order."""
         return read(0, [index[i] for i in inverse(self.permutation)])
+
+    def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
+        """The cotangent, put back in order."""
+        return (p.b(Transpose(inverse(self.permutation)), p.cotangent),)
 
     def transposed(self, permutation: tuple[int, ...]) -> tuple[Op, tuple[int, ...]] | None:
         """A transpose of a transpose is one transpose of x: nothing is left behind it."""
@@ -181,6 +194,10 @@ class Reverse(Shaping):
             0,
             [e.dim(shape[a] - 1) - i if a in self.axes else i for a, i in enumerate(index)],
         )
+
+    def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
+        """The cotangent, reversed."""
+        return (p.b(self, p.cotangent),)
 
     def transposed(self, permutation: tuple[int, ...]) -> tuple[Op, tuple[int, ...]] | None:
         """The same reversal of the axes the transpose brought here."""
@@ -242,6 +259,11 @@ class Slice(Shaping):
             for i, lo, s in zip(index, self.start, self.strides, strict=True)
         ]
         return read(0, source)
+
+    def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
+        """Zeros with the cotangent where it was cut from."""
+        shape = p.b.type_of(p.operands[0]).shape
+        return (embed(p, p.cotangent, shape, self.start, self.strides),)
 
     def transposed(self, permutation: tuple[int, ...]) -> tuple[Op, tuple[int, ...]] | None:
         """The same slices, of the axes the transpose brought here."""
@@ -334,6 +356,16 @@ class Pad(Shaping):
             return read(0, source)
         return e.guarded(inside, lambda: read(0, source), e.constant(self.value, x.dtype))
 
+    def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
+        """What lies where elements of x went; 0 for those that were cropped."""
+        rank = len(self.low)
+        undo = Pad(tuple(-lo for lo in self.low), tuple(-hi for hi in self.high), (0,) * rank, 0.0)
+        spread = p.b(undo, p.cotangent)
+        if not any(self.interior):
+            return (spread,)
+        strides = tuple(between + 1 for between in self.interior)
+        return (p.b(Slice((0,) * rank, p.b.type_of(spread).shape, strides), spread),)
+
     def transposed(self, permutation: tuple[int, ...]) -> tuple[Op, tuple[int, ...]] | None:
         """The same padding, of the axes the transpose brought here."""
         back = inverse(permutation)
@@ -350,6 +382,32 @@ class Pad(Shaping):
     def place(self, index: Sequence[Expr]) -> tuple[Expr, ...]:
         """The index, shifted by `low`."""
         return tuple(i + lo if lo else i for i, lo in zip(index, self.low, strict=True))
+
+
+def embed(p: Pullback, x: Value, shape: Shape, start: Shape, strides: Sequence[int]) -> Value:
+    """Zeros of a shape with x at `start`, its elements `strides` apart: the transpose of `Slice`.
+
+    Named dims are no attribute of `Pad`: on such sides zeros are concatenated.
+    """
+    type = p.b.type_of(x)
+    if 0 in type.shape:
+        return p.zeros(type.with_shape(shape))
+    low, high, sides = [], [], []
+    for axis, (n, size, lo, s) in enumerate(zip(type.shape, shape, start, strides, strict=True)):
+        hi = size - lo - ((n - 1) * s + 1)
+        low.append(lo if isinstance(lo, int) else 0)
+        high.append(hi if isinstance(hi, int) else 0)
+        sides += [
+            (axis, before, d) for before, d in ((True, lo), (False, hi)) if not isinstance(d, int)
+        ]
+    interior = tuple(s - 1 for s in strides)
+    if any(low) or any(high) or any(interior):
+        x = p.b(Pad(tuple(low), tuple(high), interior, 0.0), x)
+    for axis, before, d in sides:
+        now = p.b.type_of(x)
+        zeros = p.zeros(now.with_shape((*now.shape[:axis], d, *now.shape[axis + 1 :])))
+        x = p.b(Concatenate(axis), *((zeros, x) if before else (x, zeros)))
+    return x
 
 
 @dataclass(frozen=True)
@@ -417,6 +475,20 @@ class Concatenate(Shaping):
             return e.guarded(here, lambda: part(slot), rest)
 
         return element(0)
+
+    def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
+        """Each part's slice of the cotangent."""
+        whole = p.b.type_of(p.cotangent).shape
+        parts: list[Value | None] = []
+        at: DimLike = 0
+        for operand in p.operands:
+            start, limit = [0] * len(whole), list(whole)
+            end = at + p.b.type_of(operand).shape[self.axis]
+            first = (*start[: self.axis], at, *start[self.axis + 1 :])
+            limit[self.axis] = end
+            parts.append(p.b(Slice(first, tuple(limit), (1,) * len(whole)), p.cotangent))
+            at = end
+        return tuple(parts)
 
     def transposed(self, permutation: tuple[int, ...]) -> tuple[Op, tuple[int, ...]] | None:
         """The same op along the axis the transpose brought here."""

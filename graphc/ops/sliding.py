@@ -11,9 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from graphc.ir.dim import DimLike, Shape, floordiv
+from graphc.ir.graph import GraphBuilder, Value
 from graphc.ir.op import Array, Emitter, Expr, OpError
 from graphc.ir.types import TensorType
 from graphc.ops.errors import check_length, check_positive, show
+from graphc.ops.shape import Slice
 
 Padding = tuple[tuple[int, int], ...]
 
@@ -172,3 +174,44 @@ def tap(
             inside = check if inside is None else e.binary("and", inside, check)
         position.append(at)
     return position, inside
+
+
+def padding_back(
+    op: str,
+    spatial: Shape,
+    window: Sequence[DimLike],
+    strides: Sequence[int],
+    padding: Padding,
+    dilation: Sequence[int],
+) -> Padding:
+    """The padding with which a window of stride 1 goes over results, `strides` apart, to get operands back.
+
+    What the last window leaves over is added at the end, or as much as there can be where named dims decide: then
+    the outcome is too long (see `trimmed`). Raises OpError E0811 for a window whose size is named.
+    """
+    pads = []
+    for size, k, s, (low, high), d in zip(spatial, window, strides, padding, dilation, strict=True):
+        if not isinstance(k, int):
+            raise OpError(
+                f"{op} with a window of {show(window)} has no gradient: the size is not known",
+                code="E0811",
+                help="give the spatial dimensions of the input as numbers",
+            )
+        reach = (k - 1) * d + 1
+        rest = left_over(size, reach, s, (low, high))
+        pads.append((reach - 1 - low, reach - 1 - high + (s - 1 if rest is None else rest)))
+    return tuple(pads)
+
+
+def left_over(size: DimLike, reach: DimLike, stride: int, pad: tuple[int, int]) -> int | None:
+    """Elements that no window reaches, after the last one; None where named dims decide."""
+    room = size + (pad[0] + pad[1]) - reach
+    rest = room - floordiv(room, stride) * stride
+    return rest if isinstance(rest, int) else None
+
+
+def trimmed(b: GraphBuilder, x: Value, shape: Shape) -> Value:
+    """The front of x, of a shape; x itself when it has it."""
+    if b.type_of(x).shape == shape:
+        return x
+    return b(Slice((0,) * len(shape), shape, (1,) * len(shape)), x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -9,7 +10,9 @@ from typing import ClassVar
 import numpy as np
 
 from graphc.ir.dtype import DType
+from graphc.ir.graph import Value
 from graphc.ir.op import Array, Emitter, Expr, Read
+from graphc.ir.pullback import Pullback
 from graphc.ir.types import TensorType
 from graphc.ops.elementwise import Arithmetic, Elementwise
 from graphc.ops.numerics import ArrayEmitter
@@ -32,6 +35,12 @@ class Negate(Unary):
     name: ClassVar[str] = "negate"
     function: ClassVar[str] = "neg"
 
+    def pullback(
+        self, e: Arithmetic, dtype: DType, cotangent: Expr, result: Expr, *args: Expr
+    ) -> tuple[Expr | None, ...]:
+        """-g."""
+        return (e.unary("neg", cotangent),)
+
 
 @dataclass(frozen=True)
 class Abs(Unary):
@@ -39,6 +48,12 @@ class Abs(Unary):
 
     name: ClassVar[str] = "abs"
     function: ClassVar[str] = "abs"
+
+    def pullback(
+        self, e: Arithmetic, dtype: DType, cotangent: Expr, result: Expr, *args: Expr
+    ) -> tuple[Expr | None, ...]:
+        """g sign(x); 0 at 0."""
+        return (e.binary("mul", cotangent, e.unary("sign", args[0])),)
 
 
 @dataclass(frozen=True)
@@ -50,6 +65,12 @@ class Exp(Unary):
     kind: ClassVar[str] = "float"
     expensive: ClassVar[bool] = True
 
+    def pullback(
+        self, e: Arithmetic, dtype: DType, cotangent: Expr, result: Expr, *args: Expr
+    ) -> tuple[Expr | None, ...]:
+        """g exp(x)."""
+        return (e.binary("mul", cotangent, result),)
+
 
 @dataclass(frozen=True)
 class Expm1(Unary):
@@ -59,6 +80,12 @@ class Expm1(Unary):
     function: ClassVar[str] = "expm1"
     kind: ClassVar[str] = "float"
     expensive: ClassVar[bool] = True
+
+    def pullback(
+        self, e: Arithmetic, dtype: DType, cotangent: Expr, result: Expr, *args: Expr
+    ) -> tuple[Expr | None, ...]:
+        """g (expm1(x) + 1)."""
+        return (e.binary("mul", cotangent, e.binary("add", result, e.constant(1.0, dtype))),)
 
 
 @dataclass(frozen=True)
@@ -70,6 +97,12 @@ class Log(Unary):
     kind: ClassVar[str] = "float"
     expensive: ClassVar[bool] = True
 
+    def pullback(
+        self, e: Arithmetic, dtype: DType, cotangent: Expr, result: Expr, *args: Expr
+    ) -> tuple[Expr | None, ...]:
+        """g / x."""
+        return (e.binary("div", cotangent, args[0]),)
+
 
 @dataclass(frozen=True)
 class Log1p(Unary):
@@ -80,6 +113,12 @@ class Log1p(Unary):
     kind: ClassVar[str] = "float"
     expensive: ClassVar[bool] = True
 
+    def pullback(
+        self, e: Arithmetic, dtype: DType, cotangent: Expr, result: Expr, *args: Expr
+    ) -> tuple[Expr | None, ...]:
+        """g / (x + 1)."""
+        return (e.binary("div", cotangent, e.binary("add", args[0], e.constant(1.0, dtype))),)
+
 
 @dataclass(frozen=True)
 class Sqrt(Unary):
@@ -89,6 +128,12 @@ class Sqrt(Unary):
     function: ClassVar[str] = "sqrt"
     kind: ClassVar[str] = "float"
 
+    def pullback(
+        self, e: Arithmetic, dtype: DType, cotangent: Expr, result: Expr, *args: Expr
+    ) -> tuple[Expr | None, ...]:
+        """g / (2 sqrt(x))."""
+        return (e.binary("div", cotangent, e.binary("add", result, result)),)
+
 
 @dataclass(frozen=True)
 class Rsqrt(Unary):
@@ -97,6 +142,13 @@ class Rsqrt(Unary):
     name: ClassVar[str] = "rsqrt"
     function: ClassVar[str] = "rsqrt"
     kind: ClassVar[str] = "float"
+
+    def pullback(
+        self, e: Arithmetic, dtype: DType, cotangent: Expr, result: Expr, *args: Expr
+    ) -> tuple[Expr | None, ...]:
+        """-g / (2 x^(3/2))."""
+        cube = e.binary("mul", result, e.binary("mul", result, result))
+        return (e.binary("mul", cotangent, e.binary("mul", cube, e.constant(-0.5, dtype))),)
 
 
 @dataclass(frozen=True)
@@ -108,6 +160,13 @@ class Tanh(Unary):
     kind: ClassVar[str] = "float"
     expensive: ClassVar[bool] = True
 
+    def pullback(
+        self, e: Arithmetic, dtype: DType, cotangent: Expr, result: Expr, *args: Expr
+    ) -> tuple[Expr | None, ...]:
+        """g (1 - tanh(x)^2)."""
+        rest = e.binary("sub", e.constant(1.0, dtype), e.binary("mul", result, result))
+        return (e.binary("mul", cotangent, rest),)
+
 
 @dataclass(frozen=True)
 class Logistic(Unary):
@@ -117,6 +176,13 @@ class Logistic(Unary):
     function: ClassVar[str] = "sigmoid"
     kind: ClassVar[str] = "float"
     expensive: ClassVar[bool] = True
+
+    def pullback(
+        self, e: Arithmetic, dtype: DType, cotangent: Expr, result: Expr, *args: Expr
+    ) -> tuple[Expr | None, ...]:
+        """g s (1 - s)."""
+        rest = e.binary("sub", e.constant(1.0, dtype), result)
+        return (e.binary("mul", cotangent, e.binary("mul", result, rest)),)
 
 
 @dataclass(frozen=True)
@@ -128,6 +194,14 @@ class Erf(Unary):
     kind: ClassVar[str] = "float"
     expensive: ClassVar[bool] = True
 
+    def pullback(
+        self, e: Arithmetic, dtype: DType, cotangent: Expr, result: Expr, *args: Expr
+    ) -> tuple[Expr | None, ...]:
+        """g 2/sqrt(pi) exp(-x^2)."""
+        bell = e.unary("exp", e.unary("neg", e.binary("mul", args[0], args[0])))
+        factor = e.constant(2 / math.sqrt(math.pi), dtype)
+        return (e.binary("mul", cotangent, e.binary("mul", bell, factor)),)
+
 
 @dataclass(frozen=True)
 class Sine(Unary):
@@ -137,6 +211,12 @@ class Sine(Unary):
     function: ClassVar[str] = "sin"
     kind: ClassVar[str] = "float"
     expensive: ClassVar[bool] = True
+
+    def pullback(
+        self, e: Arithmetic, dtype: DType, cotangent: Expr, result: Expr, *args: Expr
+    ) -> tuple[Expr | None, ...]:
+        """g cos(x)."""
+        return (e.binary("mul", cotangent, e.unary("cos", args[0])),)
 
 
 @dataclass(frozen=True)
@@ -148,6 +228,12 @@ class Cosine(Unary):
     kind: ClassVar[str] = "float"
     expensive: ClassVar[bool] = True
 
+    def pullback(
+        self, e: Arithmetic, dtype: DType, cotangent: Expr, result: Expr, *args: Expr
+    ) -> tuple[Expr | None, ...]:
+        """-g sin(x)."""
+        return (e.unary("neg", e.binary("mul", cotangent, e.unary("sin", args[0]))),)
+
 
 @dataclass(frozen=True)
 class Floor(Unary):
@@ -156,6 +242,12 @@ class Floor(Unary):
     name: ClassVar[str] = "floor"
     function: ClassVar[str] = "floor"
     kind: ClassVar[str] = "float"
+
+    def pullback(
+        self, e: Arithmetic, dtype: DType, cotangent: Expr, result: Expr, *args: Expr
+    ) -> tuple[Expr | None, ...]:
+        """None: constant between its steps."""
+        return (None,)
 
 
 @dataclass(frozen=True)
@@ -166,6 +258,12 @@ class Ceil(Unary):
     function: ClassVar[str] = "ceil"
     kind: ClassVar[str] = "float"
 
+    def pullback(
+        self, e: Arithmetic, dtype: DType, cotangent: Expr, result: Expr, *args: Expr
+    ) -> tuple[Expr | None, ...]:
+        """None: constant between its steps."""
+        return (None,)
+
 
 @dataclass(frozen=True)
 class RoundNearestEven(Unary):
@@ -174,6 +272,12 @@ class RoundNearestEven(Unary):
     name: ClassVar[str] = "round_nearest_even"
     function: ClassVar[str] = "round"
     kind: ClassVar[str] = "float"
+
+    def pullback(
+        self, e: Arithmetic, dtype: DType, cotangent: Expr, result: Expr, *args: Expr
+    ) -> tuple[Expr | None, ...]:
+        """None: constant between its steps."""
+        return (None,)
 
 
 @dataclass(frozen=True)
@@ -199,6 +303,12 @@ class Sign(Elementwise):
         if dtype is DType.U8:
             return positive
         return e.select(e.compare("lt", x, zero), e.constant(-1, dtype), positive)
+
+    def pullback(
+        self, e: Arithmetic, dtype: DType, cotangent: Expr, result: Expr, *args: Expr
+    ) -> tuple[Expr | None, ...]:
+        """None: constant between its steps."""
+        return (None,)
 
 
 @dataclass(frozen=True)
@@ -245,3 +355,26 @@ class Convert(Elementwise):
     ) -> Expr:
         """One conversion: no detour over f32, which would round twice."""
         return e.cast(read(0, index), self.dtype)
+
+    def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
+        """The cotangent in the operand's element type."""
+        source = p.b.type_of(p.operands[0]).dtype
+        return (p.arithmetic(p.b.type_of(p.results[0]).shape).cast(p.cotangent, source),)
+
+
+@dataclass(frozen=True)
+class StopGradient(Elementwise):
+    """x itself; nothing flows back through it."""
+
+    name: ClassVar[str] = "stop_gradient"
+    kind: ClassVar[str] = "any"
+
+    def formula(self, e: Arithmetic, dtype: DType, *args: Expr) -> Expr:
+        """The operand."""
+        return args[0]
+
+    def pullback(
+        self, e: Arithmetic, dtype: DType, cotangent: Expr, result: Expr, *args: Expr
+    ) -> tuple[Expr | None, ...]:
+        """None: that is what it is for."""
+        return (None,)

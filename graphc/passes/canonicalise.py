@@ -2,7 +2,7 @@
 
 - operands of commutative ops in one order: constants last, else by creation;
 - a constant on the left of a comparison goes to the right;
-- views that change nothing disappear, two views in a row become one;
+- views that change nothing disappear, two views in a row become one; `stop_gradient` has done its work;
 - a reduction over dimensions of size 1 is a reshape.
 
 Every rule keeps results bit for bit.
@@ -28,6 +28,7 @@ from graphc.ops import (
     Reshape,
     Reverse,
     Slice,
+    StopGradient,
     Transpose,
 )
 from graphc.passes.static import splat
@@ -65,6 +66,12 @@ def _compare(r: Rewriter, op: Compare, xs: Sequence[Value], result: TensorType) 
 
 def _convert(r: Rewriter, op: Convert, xs: Sequence[Value], result: TensorType) -> Value | None:
     return xs[0] if r.type_of(xs[0]).dtype is op.dtype else None
+
+
+def _through(
+    r: Rewriter, op: StopGradient, xs: Sequence[Value], result: TensorType
+) -> Value | None:
+    return xs[0]
 
 
 def _reshape(r: Rewriter, op: Reshape, xs: Sequence[Value], result: TensorType) -> Value | None:
@@ -167,6 +174,7 @@ _Rule = Callable[[Rewriter, Any, Sequence[Value], TensorType], "Value | None"]
 _RULES: dict[type[Any], _Rule] = {
     Compare: _compare,
     Convert: _convert,
+    StopGradient: _through,
     Reshape: _reshape,
     Transpose: _transpose,
     BroadcastInDim: _broadcast,

@@ -29,7 +29,7 @@ def test_every_code_has_a_golden_test() -> None:
         for path in ERRORS.glob("*.txt")
         for code in re.findall(r"^\w+\[(E\d+)\]", path.read_text(encoding="utf-8"), re.M)
     }
-    ops_only = {"E0201", "E0214"}  # the layers check before the ops do; see tests/ops
+    ops_only = {"E0201", "E0214", "E0811"}  # the layers check before the ops do; see tests/ops
     elsewhere = {"E0407", "E0408", "E0509", "E0510", "E0601"}  # about no line of a file
     mine = {c for c in CODES if c[:3] in ("E02", "E03", "E04", "E05", "E06", "E08")}
     assert mine - shown == ops_only | elsewhere

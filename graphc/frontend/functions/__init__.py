@@ -9,6 +9,7 @@ from __future__ import annotations
 from graphc.frontend.functions import (
     create,
     elementwise,
+    gradient,
     initial,
     linalg,
     neural,
@@ -28,6 +29,7 @@ FUNCTIONS: dict[str, Function] = {
     **create.FUNCTIONS,
     **linalg.FUNCTIONS,
     **neural.FUNCTIONS,
+    **gradient.FUNCTIONS,
     **initial.FUNCTIONS,
 }
 """Every built-in function, by the name `.nn` files use."""

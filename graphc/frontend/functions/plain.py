@@ -97,9 +97,3 @@ def rank(b: GraphBuilder, x: Value) -> int:
 def is_integer(b: GraphBuilder, x: Number) -> bool:
     """True for a number without a fraction."""
     return builtins.float(x).is_integer() if isinstance(x, float) else True
-
-
-@_add
-def grad(b: GraphBuilder, y: Value, x: Value) -> Value:
-    """The gradient of `y` with respect to `x`. Parsed and checked; not compiled yet."""
-    raise RejectError("`grad` cannot be compiled yet", code="E0802")

@@ -1,0 +1,7 @@
+"""Differentiation: graphs of gradients, made of the same ops. The rule of an op is its `gradient`."""
+
+from __future__ import annotations
+
+from graphc.autodiff.reverse import grad_graph, gradients
+
+__all__ = ["grad_graph", "gradients"]
