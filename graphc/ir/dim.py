@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -76,8 +76,15 @@ class Dim:
                     found.update(names_of(atom.numerator), names_of(atom.denominator))
         return tuple(sorted(found))
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self.terms)
+
     def __add__(self, other: DimLike) -> DimLike:
-        return _collect([*self.terms, *_terms(other)])
+        return _sum(self, other)
 
     __radd__ = __add__
 
@@ -91,9 +98,7 @@ class Dim:
         return self * -1 + other
 
     def __mul__(self, other: DimLike) -> DimLike:
-        return _collect(
-            (_times(m1, m2), c1 * c2) for m1, c1 in self.terms for m2, c2 in _terms(other)
-        )
+        return _product(self, other)
 
     __rmul__ = __mul__
 
@@ -197,11 +202,23 @@ def _collect(terms: Iterable[tuple[Monomial, int]]) -> DimLike:
     return Dim(tuple(sorted(kept.items(), key=lambda item: _key(item[0]))))
 
 
+# Code generation asks for the same few sums and products thousands of times.
+@lru_cache(maxsize=1 << 15)
+def _sum(a: Dim, b: DimLike) -> DimLike:
+    return _collect([*a.terms, *_terms(b)])
+
+
+@lru_cache(maxsize=1 << 15)
+def _product(a: Dim, b: DimLike) -> DimLike:
+    return _collect((_times(m1, m2), c1 * c2) for m1, c1 in a.terms for m2, c2 in _terms(b))
+
+
 def names_of(dim: DimLike) -> tuple[str, ...]:
     """The named dims in a dimension; none for an integer."""
     return dim.names if isinstance(dim, Dim) else ()
 
 
+@lru_cache(maxsize=1 << 15)
 def floordiv(a: DimLike, b: DimLike) -> DimLike:
     """`a // b` in normal form: even parts leave the quotient, common factors cancel.
 

@@ -5,7 +5,7 @@ Select a kernel for each fusion, plan memory, pack the weights, emit the distinc
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -26,7 +26,7 @@ from graphc.ir.printer import print_graph
 from graphc.lowering.cpu.build import compile_objects
 from graphc.lowering.cpu.features import CpuTarget, parse_target
 from graphc.lowering.cpu.kernel import Kernel
-from graphc.lowering.cpu.program import Function, emit_function, emit_main
+from graphc.lowering.cpu.program import MAIN, Function, emit_function, emit_main
 from graphc.lowering.cpu.reduce import expanded
 from graphc.lowering.cpu.select import select
 from graphc.lowering.cpu.trace import checked_nodes
@@ -38,7 +38,7 @@ from graphc.reference import evaluate_values
 
 Array = np.ndarray[Any, np.dtype[Any]]
 _ALIGN = 64
-_PARTITIONS = 4  # objects compiled at once; more only repeats LLVM's fixed cost
+_PER_OBJECT = 4  # kernels of one object: few, so that LLVM starts early; each object costs 15 ms
 
 
 def generate(
@@ -65,8 +65,12 @@ def generate(
     weights, offsets = _weights(graph, plan, kernels, parameters)
     functions = _functions(plan, kernels)
     faults, fault_ids = _faults(plan)
-    main = emit_main(graph, plan.calls, functions, fault_ids, offsets)
-    objects = compile_objects([*_partition(functions, cpu), {"graphc_main": main}], cpu)
+    objects = compile_objects(
+        _partitions(
+            functions, cpu, lambda: emit_main(graph, plan.calls, functions, fault_ids, offsets)
+        ),
+        cpu,
+    )
     return _spec(graph, plan, functions, weights, faults, cpu), objects
 
 
@@ -138,13 +142,15 @@ def _structure(body: Graph) -> Hashable:
     return (nodes, tuple(v for _, v in body.outputs), tuple(sorted(body.dims)))
 
 
-def _partition(functions: Sequence[Function], cpu: CpuTarget) -> list[dict[str, Any]]:
-    """The distinct functions, emitted and dealt out over objects of about equal size."""
+def _partitions(
+    functions: Sequence[Function], cpu: CpuTarget, main: Callable[[], Any]
+) -> Iterator[dict[str, Any]]:
+    """The distinct functions, emitted a few at a time, and last `graphc_main`."""
     distinct = list(dict.fromkeys(functions))
-    parts: list[dict[str, Any]] = [{} for _ in range(min(_PARTITIONS, len(distinct)))]
-    for i, function in enumerate(distinct):
-        parts[i % len(parts)][function.symbol] = emit_function(function, cpu)
-    return parts
+    for start in range(0, len(distinct), _PER_OBJECT):
+        chunk = distinct[start : start + _PER_OBJECT]
+        yield {function.symbol: emit_function(function, cpu) for function in chunk}
+    yield {MAIN: main()}
 
 
 def _faults(plan: Plan) -> tuple[tuple[FaultInfo, ...], list[int]]:

@@ -8,7 +8,7 @@ would turn vector selects into branches. The list here is what is left.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -71,13 +71,12 @@ def compile_object(functions: Mapping[Any, Any], target: CpuTarget) -> bytes:
 
 
 def compile_objects(
-    partitions: Sequence[Mapping[Any, Any]], target: CpuTarget, *, threads: int = 2
+    partitions: Iterable[Mapping[Any, Any]], target: CpuTarget, *, threads: int = 2
 ) -> list[bytes]:
     """Compiles several modules at once, one object each, in the order given.
 
-    LLVM runs without the interpreter lock. Functions that another partition calls must be public.
+    `partitions` may be a generator: what it has yielded compiles while it emits the next, since LLVM
+    runs without the interpreter lock. Functions that another partition calls must be public.
     """
-    if len(partitions) <= 1 or threads <= 1:
-        return [compile_object(p, target) for p in partitions]
     with ThreadPoolExecutor(max_workers=threads) as pool:
         return list(pool.map(lambda p: compile_object(p, target), partitions))

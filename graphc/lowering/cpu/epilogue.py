@@ -35,7 +35,7 @@ class Epilogue:
         """Evaluates and stores `lanes` elements from `index` of the root's result on; see `emit.Finish`."""
         e = self.emitter
         shape = self.root.types[0].shape
-        with e.vector(lanes) as lane:
+        with e.space.rewound(), e.vector(lanes) as lane:
             at: list[DimLike] = [e.bound(i, 0, d - 1) for i, d in zip(index, shape, strict=True)]
             at[-1] = at[-1] + lane
             self.store(at, value)

@@ -186,6 +186,23 @@ class Space:
         self._ranges: dict[str, tuple[DimLike, DimLike]] = {}
         self._facts: list[DimLike] = []
         self._refuted: list[Condition] = []
+        self._simplified: dict[tuple[object, ...], DimLike] = {}
+
+    @contextmanager
+    def rewound(self) -> Iterator[None]:
+        """Symbols made inside are forgotten at its end, and their names given again.
+
+        What is emitted a thousand times with other loop variables then computes with equal
+        polynomials, whose arithmetic is remembered.
+        """
+        bounds, ranges = len(self._bounds), len(self._ranges)
+        try:
+            yield
+        finally:
+            for name in list(self._bounds)[bounds:]:
+                del self._bounds[name]
+            for name in list(self._ranges)[ranges:]:
+                del self._ranges[name]
 
     def symbol(self, low: DimLike | None = None, high: DimLike | None = None) -> Dim:
         """A new symbol with `low <= symbol <= high`; None leaves an end open."""
@@ -212,7 +229,14 @@ class Space:
         """`value` without quotients that are certainly 0: what is left of a split loop divided again."""
         if not isinstance(value, Dim) or not quotients(value):
             return value
+        if self._facts:
+            return self._without_zeros(value)
+        key = (value, *(self._ranges.get(name) for name in value.names))
+        if key not in self._simplified:
+            self._simplified[key] = self._without_zeros(value)
+        return self._simplified[key]
 
+    def _without_zeros(self, value: Dim) -> DimLike:
         def divide(a: DimLike, b: DimLike) -> DimLike:
             result = floordiv(a, b)
             if not isinstance(result, Dim):

@@ -93,7 +93,7 @@ def product_kernel(
             b = _view(io, slots[1], dtype, [*strides[:-1], 1])
 
         def finish(index: Sequence[Extent], value: Expr, lanes: int) -> None:
-            with epilogue.emitter.vector(lanes) as lane:
+            with epilogue.emitter.space.rewound(), epilogue.emitter.vector(lanes) as lane:
                 at: list[DimLike] = [0] * root.types[0].rank
                 for axis, i in zip(axes, index, strict=True):
                     position = epilogue.emitter.bound(i, 0, axis.extent - 1)
