@@ -62,7 +62,6 @@ class Reduction:
         tested: a condition depends on the last extent.
     """
 
-    symbols: tuple[str, ...]
     merges: tuple[bool, ...]
     along: bool
     strided: int
@@ -244,7 +243,7 @@ def _reduction(
     )
     heavy = any(e.node.op.expensive for e in trace.events[events:])
     last = symbols[-1] if symbols else ""
-    return Reduction(symbols, merges, good >= bad, bad, heavy, last in tested)
+    return Reduction(merges, good >= bad, bad, heavy, last in tested)
 
 
 def mergeable(trace: Trace, reads: Iterable[Read], a: str, b: str, size: DimLike) -> bool:
