@@ -9,10 +9,12 @@ from graphc import ops
 from graphc.autodiff import gradients
 from graphc.ir.dtype import DType
 from graphc.ir.graph import GraphBuilder
-from graphc.ir.op import Op, OpError
+from graphc.ir.op import Array, Op, OpError
+from graphc.ir.verify import verify
 from graphc.ops.elementwise import Elementwise
 from graphc.ops.source import Source
-from tests.autodiff.numeric import check, smooth_sample
+from graphc.reference import interpret
+from tests.autodiff.numeric import check, smooth_sample, weighted
 
 WITHOUT = {
     "arg_max": "integers",
@@ -41,6 +43,31 @@ def test_gradient_is_the_finite_difference(name: str, order: int) -> None:
     rng = np.random.default_rng([order, *name.encode()])
     for _ in range(8 if order == 1 else 5):
         check(*smooth_sample(name, rng), order, rng)
+
+
+@pytest.mark.parametrize("dtype", [DType.F16, DType.BF16, DType.F32])
+@pytest.mark.parametrize("name", sorted(set(DIFFERENTIABLE) - STEPS))
+def test_narrow_floats_have_gradients_of_their_type(name: str, dtype: DType) -> None:
+    op, arrays = smooth_sample(name, np.random.default_rng([*name.encode()]))
+    narrow = [x.astype(dtype.numpy) if x.dtype == np.float64 else x for x in arrays]
+    exact = [n.astype(x.dtype) for n, x in zip(narrow, arrays, strict=True)]
+    eps = {DType.F16: 2**-10, DType.BF16: 2**-7, DType.F32: 2**-20}[dtype]
+    for a, z in zip(_gradients(op, exact), _gradients(op, narrow), strict=True):
+        assert z.dtype == dtype.numpy
+        scale = 8 * eps * (1 + np.abs(a).max(initial=0))
+        np.testing.assert_allclose(z.astype(np.float64), a, rtol=0, atol=scale)
+
+
+def _gradients(op: Op, arrays: list[Array]) -> list[Array]:
+    b = GraphBuilder("narrow")
+    values = [
+        b(ops.Input(f"a{i}", DType.from_numpy(x.dtype), x.shape)) for i, x in enumerate(arrays)
+    ]
+    y = weighted(b, [ops.arith.convert(b, b(op, *values), DType.F64)], np.random.default_rng(0))
+    found = gradients(b, y, [v for v in values if b.type_of(v).dtype.is_float])
+    graph = b.build([(str(i), g) for i, g in enumerate(found)])
+    verify(graph)
+    return list(interpret(graph, {f"a{i}": x for i, x in enumerate(arrays)}, {}).values())
 
 
 @pytest.mark.parametrize("name", sorted(STEPS))
