@@ -1,8 +1,8 @@
 """Padding becomes data: a convolution reads a border of zeros that its producer has stored.
 
-`conv(x, padding=p)` becomes `conv(pad(x, p), padding=0)` for channels-last convolutions whose input
-is made inside the graph, so that the kernel has no bounds to check and the pad is fused into the
-stores of whoever makes x. One border serves all readers of x: it is as large as the largest padding,
+`conv(x, padding=p)` becomes `conv(pad(x, p), padding=0)` for channels-last convolutions, so that the
+kernel has no bounds to check and the pad is fused into the stores of whoever makes x (an input is
+copied once). One border serves all readers of x: it is as large as the largest padding,
 a convolution that wants less crops it (negative padding), and elementwise readers take the middle.
 A reader that cannot do either keeps reading x itself.
 """
@@ -72,9 +72,9 @@ def _convs(graph: Graph, value: Value) -> list[ConvGeneral]:
 
 
 def _border(graph: Graph, value: Value) -> Border | None:
-    """The border a value needs; None if no reader pads, or the value comes from outside."""
+    """The border a value needs; None if no reader pads."""
     convs = _convs(graph, value)
-    if not convs or _from_outside(graph, value):
+    if not convs:
         return None
     border = tuple(
         (max(0, *(p[0] for p in pads)), max(0, *(p[1] for p in pads)))
@@ -84,7 +84,7 @@ def _border(graph: Graph, value: Value) -> Border | None:
 
 
 def _from_outside(graph: Graph, value: Value) -> bool:
-    """True for inputs and other spellings of their bytes: nobody in the graph stores them."""
+    """True for inputs and other spellings of their bytes: they are in memory as they are."""
     node = graph.node(value.node)
     while node.op.alias:
         node = graph.node(node.operands[0].node)
@@ -93,7 +93,7 @@ def _from_outside(graph: Graph, value: Value) -> bool:
 
 def _all_can_share(graph: Graph, value: Value) -> bool:
     """True when every reader can read the padded value, so that only that one is stored."""
-    if graph.is_output(value):
+    if graph.is_output(value) or _from_outside(graph, value):
         return False
     return all(
         (slot == 0 and _reads_halo(node)) or node.op.pattern is Pattern.ELEMENTWISE
