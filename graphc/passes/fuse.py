@@ -24,6 +24,7 @@ from graphc.ir.dim import names_of
 from graphc.ir.graph import Graph, GraphBuilder, Node, Value
 from graphc.ir.op import Pattern
 from graphc.ops import Fusion, Input
+from graphc.passes.static import open_ended
 
 MAX_MEMBERS = 64  # keeps kernels readable and their compile time bounded
 MAX_STATIC_ELEMENTS = (
@@ -36,12 +37,12 @@ _READS_ONCE = (Pattern.REDUCE, Pattern.COMPOSITE)
 def static_nodes(graph: Graph) -> frozenset[int]:
     """Ids of nodes whose results are fixed when a module is built: they depend on parameters and literals only.
 
-    Nodes with a named dim in their type, and large tensors made from literals alone, are left to run time.
+    Nodes that depend on a named dim, and large tensors made from literals alone, are left to run time.
     """
     static: set[int] = set()
     from_parameter: set[int] = set()
     for node in graph.nodes:
-        if node.op.name == "input" or not all(t.is_static for t in node.types):
+        if node.op.name == "input" or open_ended(node):
             continue
         if not all(v.node in static for v in node.operands):
             continue

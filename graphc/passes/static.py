@@ -5,10 +5,19 @@ Passes may spend such values freely: transposing a weight costs nothing at run t
 
 from __future__ import annotations
 
-from graphc.ir.graph import GraphBuilder, Value
+from graphc.ir.graph import GraphBuilder, Node, Value
 from graphc.ops import BroadcastInDim, Constant, Convert, Reshape
 
 Number = float | int | bool
+
+
+def open_ended(node: Node) -> bool:
+    """True when a result's shape or value depends on a named dim, which only a run knows."""
+    return (
+        bool(node.op.dim_names)
+        or not all(t.is_static for t in node.types)
+        or any(open_ended(inner) for body in node.op.regions for inner in body.nodes)
+    )
 
 
 class Static:
@@ -29,7 +38,7 @@ class Static:
             elif open_:
                 stack += open_
             else:
-                fixed = node.op.name != "input" and all(t.is_static for t in node.types)
+                fixed = node.op.name != "input" and not open_ended(node)
                 self._known[id] = fixed and all(self._known[v.node] for v in node.operands)
                 stack.pop()
         return self._known[value.node]
