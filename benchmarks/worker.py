@@ -109,10 +109,13 @@ def hurry(on: bool) -> None:
 
 
 def block(run: Runner, calls: int, urgent: bool) -> dict[str, float]:
-    """Runs a third of the calls to have everything back in the caches, then times all of them."""
+    """Runs a third of the calls to have everything back in the caches, then times all of them.
+
+    A call that fills a block by itself is not repeated: it is long enough to hide what the caches had lost.
+    """
     if urgent:
         hurry(True)
-    for _ in range(max(1, calls // 3)):
+    for _ in range(-(-calls // 3) if calls > 1 else 0):
         run()
     before, start = waited(), time.perf_counter()
     for _ in range(calls):
