@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from graphc import driver, frontend
 from graphc.artifact import Module
 from graphc.artifact import open as open_module
 from graphc.artifact.safetensors_io import read_safetensors
+from graphc.autodiff import grad_graph
 from graphc.diagnostics import Diagnostic
 from graphc.diagram import render, summary
 from graphc.diagram.dot import draw
@@ -114,6 +116,27 @@ class Model:
         if path is not None:
             render.save(text, path)
         return text
+
+    def grad(
+        self, output: str, wrt: Sequence[str] | None = None, *, keep: Sequence[str] = ()
+    ) -> Model:
+        """The model that computes the gradients of a scalar output, as outputs `grad_<name>`.
+
+        It has the same inputs and parameters, and can be drawn, dumped and compiled like any other.
+
+        Args:
+            output: the loss, or another scalar.
+            wrt: inputs and parameters by name; None means every trainable parameter.
+            keep: outputs to compute besides, in front of the gradients.
+
+        Raises:
+            OpError: the output is no scalar of floats, or an op on the way has no gradient.
+            ValueError: there is no such output, input or parameter.
+        """
+        if wrt is None:
+            wrt = [p.path for p in self.parameters if p.trainable]
+        graph = grad_graph(self.graph, output, wrt, keep)
+        return Model(replace(self._elaborated, graph=graph))
 
     def initialise(self, seed: int = 0) -> dict[str, Array]:
         """Fresh parameters from the file's initialisers: same seed, same values."""

@@ -1,5 +1,6 @@
 """The public Python API: load, look, compile, save, open."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import graphc
 from graphc.artifact import ModuleError
 from graphc.codes import CODES
 from graphc.lowering.cpu.features import TargetError
+from graphc.reference import interpret
 
 LENET = Path(__file__).parents[1] / "examples" / "lenet.nn"
 
@@ -49,6 +51,45 @@ def test_dump_shows_any_stage_and_unknown_passes_are_named():
     assert "conv_general" in model.dump() and "fusion" in model.dump(after="fuse")
     with pytest.raises(ValueError, match="there is no pass 'fusion'"):
         model.dump(after="fusion")
+
+
+LOSS = """
+model Fit {
+    input x: f32[N, 3]
+    input target: f32[N]
+    y = x -> fc1: Linear(4) -> Tanh -> fc2: Linear(1)
+    output loss = mean((squeeze(y, 1) - target) ** 2)
+}
+"""
+
+
+def test_gradients_by_all_parameters_lead_downhill(tmp_path):
+    (tmp_path / "fit.nn").write_text(LOSS)
+    model = graphc.load(tmp_path / "fit.nn")
+    grads = model.grad("loss", keep=["loss"])
+    names = [f"grad_{p.path}" for p in model.parameters]
+    assert [name for name, _ in grads.graph.outputs] == ["loss", *names]
+    assert "grad: Gradient" in grads.draw(depth=1)
+    weights, rng = model.initialise(), np.random.default_rng(0)
+    x = rng.normal(size=(16, 3)).astype(np.float32)
+    given = {"x": x, "target": np.sin(x[:, 0])}
+    losses = []
+    for _ in range(20):
+        found = interpret(grads.graph, given, weights)
+        losses.append(float(found["loss"]))
+        weights = {k: w - np.float32(0.1) * found[f"grad_{k}"] for k, w in weights.items()}
+    assert all(b < a for a, b in pairwise(losses))
+    compiled = grads.compile(weights)(**given)
+    for name, want in interpret(grads.graph, given, weights).items():
+        np.testing.assert_allclose(compiled[name], want, rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_of_what_is_not_there():
+    model = graphc.load(LENET)
+    with pytest.raises(ValueError, match="no output 'loss'"):
+        model.grad("loss")
+    with pytest.raises(ValueError, match="no input or parameter 'conv9'"):
+        model.grad("logits", ["conv9"])
 
 
 def test_drawings_follow_the_suffix(tmp_path):

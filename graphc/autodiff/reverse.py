@@ -2,7 +2,7 @@
 
 What is appended is a graph like any other, so calling this again on its results gives higher derivatives. Zero
 cotangents are None until somebody asks for them; integer and bool values have none. Nodes are visited in falling id
-order, so the result is the same every time. Backward nodes carry the scope of the forward node plus `BACKWARD`.
+order, so the result is the same every time. Backward nodes carry the scope of the forward node inside of `BACKWARD`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from graphc.ir.op import OpError
 from graphc.ops import Add
 
 BACKWARD = Scope("grad", "Gradient")
-"""The last step of the block path of every backward node: how diagrams tell the colours apart."""
+"""The first step of the block path of every backward node: a picture shows a box with the same layers again."""
 
 
 def gradients(
@@ -124,7 +124,7 @@ def _between(
 
 
 def _backward(node: Node) -> tuple[Scope, ...]:
-    return node.scope if node.scope[-1:] == (BACKWARD,) else (*node.scope, BACKWARD)
+    return node.scope if node.scope[:1] == (BACKWARD,) else (BACKWARD, *node.scope)
 
 
 def _pulled(

@@ -144,10 +144,10 @@ def test_backward_nodes_say_where_they_belong() -> None:
         y = b(ops.Exp(), x)
     forward = len(b.nodes)
     (g,) = gradients(b, y, [x])
-    assert b.node_of(g).scope == (*layer, BACKWARD)
+    assert b.node_of(g).scope == (BACKWARD, *layer)
     gradients(b, g, [x])
     scopes = {n.scope for n in b.nodes[forward:]} - {()}
-    assert scopes == {(*layer, BACKWARD)}
+    assert scopes == {(BACKWARD, *layer)}
 
 
 TEXT = """
