@@ -39,7 +39,9 @@ def test_steps_of_gradient_descent() -> None:
 
 def test_through_blocks_and_layers() -> None:
     body = "input x: f32[N, 2]\ny = x -> a: Twice -> b: Twice\noutput g = grad(sum(y * y), x)"
-    loaded = load(model(body, "block Twice(x: f32[N, 2]) {\n    return x -> fc: Linear(2) -> Tanh\n}"))
+    loaded = load(
+        model(body, "block Twice(x: f32[N, 2]) {\n    return x -> fc: Linear(2) -> Tanh\n}")
+    )
     arrays = frontend.initialise(loaded.parameters, 0)
     x = torch.from_numpy(X).requires_grad_()
     y = x
