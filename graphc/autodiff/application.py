@@ -60,9 +60,14 @@ class Application:
         return arith.reshape(self.b, x, shape)
 
     def through(self, results: Sequence[Value]) -> tuple[Value | None, ...]:
-        """The operands' cotangents through what the rule has emitted since it was asked."""
+        """The operands' cotangents through what the rule has emitted since it was asked.
+
+        A value that is an operand several times gets the whole of it the first time.
+        """
         seeds = list(zip(results, self.cotangents, strict=True))
-        return self._sweep(self.b, seeds, self.operands, self._first)
+        each = list(dict.fromkeys(self.operands))
+        found = dict(zip(each, self._sweep(self.b, seeds, each, self._first), strict=True))
+        return tuple(found.pop(x, None) for x in self.operands)
 
 
 def filled(b: GraphBuilder, value: float, type: TensorType) -> Value:

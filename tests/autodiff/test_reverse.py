@@ -31,6 +31,20 @@ def test_uses_add_up() -> None:
     assert interpret(graph, {"x": np.array(0.5)}, {})["g"] == pytest.approx(1 + np.cos(0.5))
 
 
+def test_one_value_as_all_operands_of_a_composite() -> None:
+    b = GraphBuilder("self")
+    x = b(ops.Input("x", DType.F64, (1, 2, 3, 4)))
+    wide = ops.Attention(0.5)
+    copies = [b(ops.Negate(), b(ops.Negate(), x)) for _ in range(3)]
+    shared, apart = (
+        gradients(b, arith.sum(b, b(ops.Sine(), b(wide, *qkv))), [x])[0]
+        for qkv in ((x, x, x), copies)
+    )
+    given = {"x": np.random.default_rng(0).normal(size=(1, 2, 3, 4))}
+    found = interpret(b.build([("shared", shared), ("apart", apart)]), given, {})
+    np.testing.assert_allclose(found["shared"], found["apart"], rtol=1e-12)
+
+
 def test_an_x_may_depend_on_another() -> None:
     b = GraphBuilder("between")
     x = scalar(b)
@@ -123,6 +137,44 @@ def test_named_dims_mean_what_numbers_mean(n: int, h: int, w: int) -> None:
     found = interpret(named, {"x": x}, {"w": weight})
     for key in "yxw":
         np.testing.assert_allclose(found[key], want[key], rtol=1e-12, atol=1e-14)
+
+
+def _lookups(n: int | Dim, t: int | Dim) -> Graph:
+    """Attention over looked up rows, resized, joined, gathered, scattered, cut dynamically, differentiated twice."""
+    b = GraphBuilder("lookups", {"N": Bounds(), "T": Bounds(3)})
+    tokens = b(ops.Input("tokens", DType.I64, (n, t)))
+    table = b(ops.Parameter("table", DType.F64, (5, 4), "zeros"))
+    rows = arith.reshape(b, b(ops.Take(0), table, tokens), (n, 1, t, 4))
+    seen = b(ops.Attention(0.5, True), rows, rows, rows)
+    wide = b(ops.Resize((t * 2, 3), "bilinear"), b(ops.Resize((t, 5)), seen))
+    joined = b(ops.Concatenate(2), b(ops.Softmax(3), wide), b(ops.Reverse((2,)), wide))
+    at = arith.reshape(b, tokens, (n, 1, t, 1))
+    picked = b(ops.TakeAlongAxis(2), joined, arith.broadcast_to(b, at, (n, 1, t, 3)))
+    zero = arith.constant(b, 0, DType.I64)
+    picked = b(ops.DynamicUpdateSlice(), joined, picked, zero, zero, zero, zero)
+    once = b(ops.DynamicSlice((n, 1, t, 3)), picked, zero, zero, zero, zero)
+    y = arith.sum(b, b(ops.Sine(), arith.multiply(b, once, once)))
+    (g,) = gradients(b, y, [table])
+    (h,) = gradients(b, arith.sum(b, arith.multiply(b, g, g)), [table])
+    return b.build([("y", y), ("g", g), ("h", h)])
+
+
+@pytest.mark.parametrize(("n", "t"), [(1, 3), (2, 6)])
+def test_named_dims_of_lookups(n: int, t: int) -> None:
+    rng = np.random.default_rng(0)
+    given = {"tokens": rng.integers(0, 5, (n, t))}
+    table = {"table": rng.normal(size=(5, 4))}
+    named = _lookups(Dim.symbol("N"), Dim.symbol("T"))
+    verify(named)
+    want = interpret(_lookups(n, t), given, table, {"N": 1, "T": 3})
+    found = interpret(named, given, table)
+    for key in "ygh":
+        np.testing.assert_allclose(found[key], want[key], rtol=1e-11, atol=1e-13)
+    step = 1e-6 * rng.normal(size=(5, 4))
+    up, down = (interpret(named, given, {"table": table["table"] + way * step}) for way in (1, -1))
+    np.testing.assert_allclose((up["y"] - down["y"]) / 2, (found["g"] * step).sum(), rtol=1e-6)
+    slope = sum((k["g"] ** 2).sum() * way for k, way in ((up, 1), (down, -1))) / 2
+    np.testing.assert_allclose(slope, (found["h"] * step).sum(), rtol=1e-6)
 
 
 def test_second_derivative_of_a_product_with_zeros() -> None:
