@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from graphc.autodiff.reverse import grad_graph, gradients
+from graphc.autodiff.reverse import BACKWARD, grad_graph, gradients
 
-__all__ = ["grad_graph", "gradients"]
+__all__ = ["BACKWARD", "grad_graph", "gradients"]

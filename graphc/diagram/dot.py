@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import graphviz
 
+from graphc.autodiff import BACKWARD
 from graphc.diagram import describe, style, text
 from graphc.diagram.cost import Costs
 from graphc.diagram.faces import Faces
@@ -176,13 +177,17 @@ class _Writer:
 
     # Frames
 
-    def cluster(self, dot: graphviz.Digraph, cluster: Cluster, level: int) -> None:
+    def cluster(
+        self, dot: graphviz.Digraph, cluster: Cluster, level: int, backward: bool = False
+    ) -> None:
         for item in cluster.items:
             if isinstance(item, Unit):
                 self.unit(dot, item)
                 continue
             block = item.block
             cost = describe.cost_line(block.all_nodes, self.costs)
+            back = backward or block.kind == BACKWARD.kind
+            fills = style.BACKWARD_FILLS if back else style.CLUSTER_FILLS
             with dot.subgraph(name=f"cluster_{self.id('frame ' + block.path)}") as inner:
                 inner.attr(
                     "graph",
@@ -190,13 +195,13 @@ class _Writer:
                     labeljust="l",
                     labelloc="t",
                     style="filled,rounded,dashed" if not block.kind else "filled,rounded",
-                    color=style.CLUSTER_STROKE,
-                    fillcolor=style.CLUSTER_FILLS[level % len(style.CLUSTER_FILLS)],
+                    color=style.BACKWARD_STROKE if back else style.CLUSTER_STROKE,
+                    fillcolor=fills[level % len(fills)],
                     penwidth="1.2",
                     margin="12",
                     tooltip=text.plain(f"{block.path} {block.span or ''}".strip()),
                 )
-                self.cluster(inner, item, level + 1)
+                self.cluster(inner, item, level + 1, back)
 
     def unit(self, dot: graphviz.Digraph, unit: Unit) -> None:
         face = self.faces.of(unit)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from graphc.autodiff import BACKWARD
 from graphc.diagram import describe, style, text
 from graphc.diagram.cost import Costs
 from graphc.diagram.markup import block_name, bold, small
@@ -68,7 +69,8 @@ class Faces:
         cost = small(describe.cost_line(block.all_nodes, self.costs))
         rows = [block_name(block)]
         if block.blocks or not block.kind:
-            return Face([*rows, cost], style.BLOCK, tip)
+            closed = style.BACKWARD if block.kind == BACKWARD.kind else style.BLOCK
+            return Face([*rows, cost], closed, tip)
         main = describe.main_op(nodes, self.costs)
         if self.is_layer(block.kind):
             facts = describe.facts(main, self._operands(main), layer=True)

@@ -30,6 +30,9 @@ PORT = Paint("#1e293b", "#1e293b")  # graph inputs and outputs, with white text
 BLOCK = Paint("#f8fafc", "#64748b")  # a closed block: many families inside
 CLUSTER_FILLS = ("#f8fafc", "#f1f5f9", "#e9eef5")  # by nesting, cycling
 CLUSTER_STROKE = "#cbd5e1"
+BACKWARD = Paint("#fff7ed", "#c2410c")  # a closed gradient
+BACKWARD_FILLS = ("#fff7ed", "#fff1e0", "#ffead1")  # an open one and the blocks in it
+BACKWARD_STROKE = "#fdba74"
 
 FAMILIES: dict[str, tuple[str, Paint]] = {
     "conv": ("convolution", Paint("#dbeafe", "#1d4ed8")),

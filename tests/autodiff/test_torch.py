@@ -1,4 +1,4 @@
-"""Gradients against PyTorch's autograd: kinks, ties, windows, attention, losses."""
+"""Gradients against PyTorch's autograd: kinks, ties, windows, attention, lookups."""
 
 from __future__ import annotations
 

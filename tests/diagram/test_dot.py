@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from graphc.autodiff import gradients
 from graphc.diagram import style
 from graphc.diagram.dot import DiagramError, Failure, draw
 from graphc.diagram.render import render
-from graphc.ir.graph import Graph, Scope
-from graphc.ops import Add, DotGeneral, Tanh
+from graphc.ir.graph import Graph, GraphBuilder, Scope
+from graphc.ops import Add, DotGeneral, Tanh, arith
 from tests.diagram.models import SOURCE, N, Net, is_layer, lenet, resnet
 
 
@@ -206,3 +207,16 @@ def test_a_value_that_many_read_has_marks_instead_of_lines() -> None:
     dot = pictured(net.b.build([("y", h)]))
     assert dot.count("from x") == 10
     assert [a for a, _ in edges(dot)].count("input/0") == 1
+
+
+def test_gradients_have_a_colour_of_their_own() -> None:
+    forward = lenet()
+    b = GraphBuilder(forward.name, forward.dims)
+    b.nodes = list(forward.nodes)
+    loss = arith.sum(b, forward.outputs[0][1])
+    (g,) = gradients(b, loss, [forward.inputs[0].values[0]])
+    graph = b.build([*forward.outputs, ("g", g)])
+    opened, closed = pictured(graph, depth=2), pictured(graph, depth=1)
+    assert opened.count(style.BACKWARD_STROKE) == 1
+    assert closed.count(style.BACKWARD.fill) == 1
+    assert style.BACKWARD_STROKE not in pictured(forward, depth=2)

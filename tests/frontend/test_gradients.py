@@ -7,6 +7,7 @@ from typing import NoReturn
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from graphc import frontend
 from graphc.diagnostics import DiagnosticError
@@ -21,6 +22,43 @@ X = np.float32([[0.5, -1.0], [2.0, 0.25]])
 def test_of_an_intermediate_value() -> None:
     found = compute("h = tanh(x)\ny = sum(h * h)\noutput g = grad(y, h)", x=X)
     np.testing.assert_allclose(found["g"], 2 * np.tanh(X), rtol=1e-6)
+
+
+LOGITS = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32) * 2
+TARGETS = np.random.default_rng(1).random((4, 3)).astype(np.float32)
+LABELS = np.array([2, 0, 1, 2])
+LOSSES = {
+    "-mean(gather(log_softmax(x, dim=1), 1, unsqueeze(i, 1)))": lambda x, t, i: (
+        functional.cross_entropy(x, i)
+    ),
+    "mean((x - t) ** 2)": lambda x, t, i: functional.mse_loss(x, t),
+    "mean(abs(x - t))": lambda x, t, i: functional.l1_loss(x, t),
+    "mean(softplus(x) - x * t)": lambda x, t, i: functional.binary_cross_entropy_with_logits(x, t),
+    "mean(where(abs(x - t) < 1.0, 0.5 * square(x - t), abs(x - t) - 0.5))": lambda x, t, i: (
+        functional.huber_loss(x, t)
+    ),
+    "sum(t * (log(t) - log_softmax(x, dim=1))) / 4": lambda x, t, i: functional.kl_div(
+        x.log_softmax(1), t, reduction="batchmean"
+    ),
+    "mean(logsumexp(x, dim=1)) + var(x) + std(x, dim=1)[0]": lambda x, t, i: (
+        x.logsumexp(1).mean() + x.var() + x.std(1)[0]
+    ),
+    "mean(maximum(1.0 - x * t, 0.0)) + norm(x)": lambda x, t, i: (
+        functional.relu(1 - x * t).mean() + x.norm()
+    ),
+    "mean(max(x, dim=1)) + min(x) + sum(sort(x)[:, 0])": lambda x, t, i: (
+        x.amax(1).mean() + x.amin() + x.sort()[0][:, 0].sum()
+    ),
+}
+
+
+@pytest.mark.parametrize("text", LOSSES)
+def test_losses(text: str) -> None:
+    found = compute(f"output g = grad({text}, x)\noutput used = t", x=LOGITS, t=TARGETS, i=LABELS)
+    x = torch.from_numpy(LOGITS.copy()).requires_grad_()
+    loss = LOSSES[text](x, torch.from_numpy(TARGETS), torch.from_numpy(LABELS))
+    (g,) = torch.autograd.grad(loss, x)
+    np.testing.assert_allclose(found["g"], g.numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_of_a_parameter() -> None:
