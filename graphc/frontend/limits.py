@@ -13,7 +13,7 @@ class Limits:
     steps: int = 400_000  # statements run and expressions evaluated
     iterations: int = 100_000  # loop bodies run
     uses: int = 8_000  # layers and blocks used
-    nodes: int = 20_000  # nodes in the graph
+    nodes: int = 15_000  # nodes in the graph
     elements: int = 2**40  # elements of one tensor
     parameters: int = 2**36  # elements of all parameters
     length: int = 100_000  # elements of a list, characters of a string
