@@ -15,6 +15,7 @@ from graphc.ir.op import OpError
 from graphc.ir.verify import verify
 from graphc.ops import arith
 from graphc.ops.replay import GraphEmitter
+from graphc.passes.canonicalise import canonicalise
 from graphc.reference import interpret
 from graphc.source import Source
 
@@ -86,6 +87,13 @@ def test_what_does_not_depend_costs_nothing() -> None:
     assert outputs["x"] == 1.0
     assert not outputs["other"].any()
     assert "exp" not in {n.op.name for n in graph.nodes[before:]}
+
+
+def test_stop_gradient_is_gone_when_its_work_is_done() -> None:
+    b = GraphBuilder("stopped")
+    x = scalar(b)
+    graph = b.build([("y", b(ops.StopGradient(), b(ops.Exp(), x)))])
+    assert [n.op.name for n in canonicalise(graph).nodes] == ["input", "exp"]
 
 
 def test_integers_carry_nothing() -> None:
@@ -175,6 +183,23 @@ def test_named_dims_of_lookups(n: int, t: int) -> None:
     np.testing.assert_allclose((up["y"] - down["y"]) / 2, (found["g"] * step).sum(), rtol=1e-6)
     slope = sum((k["g"] ** 2).sum() * way for k, way in ((up, 1), (down, -1))) / 2
     np.testing.assert_allclose(slope, (found["h"] * step).sum(), rtol=1e-6)
+
+
+def _mixed(height: int | Dim) -> None:
+    """The gradient by x of a weight gradient, which slides the cotangent over x."""
+    b = GraphBuilder("mixed", {"H": Bounds(8)})
+    x = b(ops.Input("x", DType.F64, (1, 1, height, 8)))
+    w = b(ops.Input("w", DType.F64, (1, 1, 3, 3)))
+    y = b(ops.Tanh(), b(ops.ConvGeneral.simple(2), x, w))
+    (by_w,) = gradients(b, arith.sum(b, y), [w])
+    gradients(b, arith.sum(b, arith.multiply(b, by_w, by_w)), [x])
+
+
+def test_windows_of_unknown_size_say_so() -> None:
+    _mixed(8)
+    with pytest.raises(OpError, match="the size is not known") as caught:
+        _mixed(Dim.symbol("H"))
+    assert caught.value.code == "E0811"
 
 
 def test_second_derivative_of_a_product_with_zeros() -> None:
