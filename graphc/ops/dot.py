@@ -130,11 +130,17 @@ class DotGeneral(Op):
         batch, rows = tuple(range(start)), tuple(range(start, start + len(m)))
         columns = tuple(range(start + len(m), start + len(m) + len(n)))
         pairs = list(zip(self.lhs_contract, self.rhs_contract, strict=True))
-        back = p.b(DotGeneral(batch, self.rhs_batch, columns, n), p.cotangent, rhs)
-        order = self.lhs_batch + m + tuple(i for i, _ in sorted(pairs, key=lambda pair: pair[1]))
-        forth = p.b(DotGeneral(self.lhs_batch, batch, m, rows), lhs, p.cotangent)
-        other = self.rhs_batch + tuple(j for _, j in sorted(pairs)) + n
-        return _put_back(p, back, order), _put_back(p, forth, other)
+        back: Value | None = None
+        forth: Value | None = None
+        if p.wanted[0]:
+            order = self.lhs_batch + m + tuple(i for i, _ in sorted(pairs, key=lambda at: at[1]))
+            op = DotGeneral(batch, self.rhs_batch, columns, n)
+            back = _put_back(p, p.b(op, p.cotangent, rhs), order)
+        if p.wanted[1]:
+            order = self.rhs_batch + tuple(j for _, j in sorted(pairs)) + n
+            op = DotGeneral(self.lhs_batch, batch, m, rows)
+            forth = _put_back(p, p.b(op, lhs, p.cotangent), order)
+        return back, forth
 
     def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> DimLike:
         """Two per multiply-add."""
