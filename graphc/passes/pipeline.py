@@ -25,6 +25,7 @@ from graphc.passes.fuse import fuse
 from graphc.passes.halo import make_halos
 from graphc.passes.layout import channels_last
 from graphc.passes.simplify import simplify
+from graphc.passes.split import split_products
 from graphc.passes.tidy import tidy
 from graphc.passes.transposes import sink_transposes
 
@@ -83,6 +84,7 @@ def passes(keep: Keep = row_kernels) -> tuple[Pass, ...]:
         Pass("layout", channels_last),
         Pass("decompose", lambda graph: decompose(graph, keep)),
         Pass("transposes", lambda graph: tidy(sink_transposes(tidy(graph)))),
+        Pass("split-products", split_products),
         Pass("fill-holes", fill_holes),
         Pass("halo", make_halos),
         Pass("fuse", fuse),

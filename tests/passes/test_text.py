@@ -26,6 +26,7 @@ from graphc.passes.halo import make_halos
 from graphc.passes.layout import channels_last
 from graphc.passes.pipeline import row_kernels
 from graphc.passes.simplify import simplify
+from graphc.passes.split import split_products
 from graphc.passes.transposes import sink_transposes
 from tests.golden import check_golden
 
@@ -42,6 +43,7 @@ PASSES: dict[str, Callable[[Graph], Graph]] = {
     "halo": make_halos,
     "layout": lambda graph: canonicalise(sink_transposes(channels_last(graph))),
     "simplify": simplify,
+    "split": split_products,
     "transposes": sink_transposes,
 }
 
