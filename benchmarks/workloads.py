@@ -108,6 +108,7 @@ _BERT = _tokens(30522) | {
 NETWORKS = {
     "mlp": Network("vision:MLP", (784, [128], 10), {"x": Feed((784,))}, 64, {"hidden": [128]}),
     "lenet": Network("vision:LeNet", (), _image(28, 1), 64),
+    "alexnet": Network("vision:AlexNet", (1000, 64, 4096), _image(224), 8),
     "resnet18": Network("vision:ResNet", ([2, 2, 2, 2], 1, 1000, 64), _image(224), 8),
     "resnet50": Network("vision:ResNet", ([3, 4, 6, 3], 4, 1000, 64), _image(224), 8),
     "vgg16": Network("vision:VGG16", (1000, 64, 4096), _image(224), 4),

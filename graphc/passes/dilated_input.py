@@ -47,7 +47,8 @@ def _patches(r: Rewriter, op: ConvGeneral, operands: tuple[Value, ...]) -> Value
     order = [0, *(d for i in range(rank) for d in (1 + i, 1 + rank + i)), 1 + 2 * rank]
     batch, *pixels, _ = data.shape
     size = [p * k for p, k in zip(pixels, kernel, strict=True)]
-    return r(Reshape((batch, *size, weight.shape[0])), r(Transpose(tuple(order)), y))
+    side_by_side = r(Transpose(tuple(order)), y) if rank > 1 else y
+    return r(Reshape((batch, *size, weight.shape[0])), side_by_side)
 
 
 def _stepped(r: Rewriter, op: ConvGeneral, operands: tuple[Value, ...]) -> Value | None:

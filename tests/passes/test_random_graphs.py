@@ -21,9 +21,12 @@ from graphc.passes.constants import fold_constants
 from graphc.passes.cse import eliminate_common_subexpressions
 from graphc.passes.dead_code import remove_dead_code
 from graphc.passes.decompose import decompose
+from graphc.passes.dilated_input import fill_holes
+from graphc.passes.fuse import fuse
 from graphc.passes.halo import make_halos
 from graphc.passes.layout import channels_last
 from graphc.passes.simplify import simplify
+from graphc.passes.split import split_products
 from graphc.passes.tidy import tidy
 from graphc.passes.transposes import sink_transposes
 from graphc.reference import interpret
@@ -45,6 +48,9 @@ ROUNDED: list[Run] = [
     sink_transposes,
     lambda graph: sink_transposes(channels_last(graph)),
     lambda graph: make_halos(sink_transposes(channels_last(graph))),
+    split_products,
+    lambda graph: fill_holes(channels_last(graph)),
+    fuse,
     lambda graph: decompose(graph, lambda op, operands: False),
     lambda graph: pipeline.run(graph, until="halo")[0],
     lambda graph: pipeline.run(graph)[0],
@@ -55,6 +61,9 @@ ROUNDED_NAMES = [
     "sink_transposes",
     "layout",
     "halo",
+    "split_products",
+    "fill_holes",
+    "fuse",
     "decompose",
     "pipeline-halo",
     "pipeline",

@@ -22,6 +22,8 @@ from graphc.passes.constants import fold_constants
 from graphc.passes.cse import eliminate_common_subexpressions
 from graphc.passes.dead_code import remove_dead_code
 from graphc.passes.decompose import decompose
+from graphc.passes.dilated_input import fill_holes
+from graphc.passes.fuse import fuse
 from graphc.passes.halo import make_halos
 from graphc.passes.layout import channels_last
 from graphc.passes.pipeline import row_kernels
@@ -38,8 +40,10 @@ PASSES: dict[str, Callable[[Graph], Graph]] = {
     "cse": eliminate_common_subexpressions,
     "dead_code": remove_dead_code,
     "decompose": lambda graph: decompose(graph, row_kernels),
+    "fill_holes": fill_holes,
     "fold_batch_norm": fold_batch_norm,
     "fold_constants": fold_constants,
+    "fuse": fuse,
     "halo": make_halos,
     "layout": lambda graph: canonicalise(sink_transposes(channels_last(graph))),
     "simplify": simplify,
