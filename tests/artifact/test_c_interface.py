@@ -93,14 +93,18 @@ def test_the_example_of_every_dtype(build: Build) -> None:
         assert f"{name} {dtype}[7] fnv1a" in text
 
 
-@pytest.mark.parametrize("compiler", ["cc -x c -std=c99", "g++ -x c++ -std=c++11"])
+COMPILERS = ["cc -x c -std=c99"]
+if shutil.which("g++"):  # where only C can be compiled, the guard below is what is left to check
+    COMPILERS.append("g++ -x c++ -std=c++11")
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
 def test_the_header_is_plain_c_and_cpp(linear_folder: Path, tmp_path: Path, compiler: str) -> None:
-    if not shutil.which(compiler.split()[0]):
-        pytest.skip("no C++ compiler")
     (tmp_path / "program").write_text('#include "module.h"\n')
     flags = "-Wall -Wextra -Wpedantic -Werror -fsyntax-only"
     sh(f"{compiler} {flags} -I{linear_folder} program", tmp_path)
     header = (linear_folder / "module.h").read_text()
+    assert 'extern "C"' in header
     assert "LINEAR_INPUT_X = 0" in header
     assert "0 x            f32[N, 4]" in header
 
@@ -126,7 +130,7 @@ def test_two_modules_in_one_program(
 @pytest.mark.parametrize("sanitizer", ["address,undefined", "thread"])
 def test_the_runtime_under_sanitizers(tmp_path: Path, sanitizer: str) -> None:
     """Several threads open, run (parallel loops, wrong and misaligned inputs), fail and close
-    models.
+    models. A compiler without the sanitizer still runs the program, which checks its results.
     """
     flag = f"-fsanitize={sanitizer}"
     probe = subprocess.run(
@@ -134,7 +138,7 @@ def test_the_runtime_under_sanitizers(tmp_path: Path, sanitizer: str) -> None:
         shell=True, cwd=tmp_path, capture_output=True, check=False,
     )  # fmt: skip
     if probe.returncode:
-        pytest.skip(f"this compiler has no {flag}")
+        flag = ""
     write(linear_spec(), [compile_object(LINEAR)], tmp_path / "m")
     tables = _module_c(tmp_path)
     sources = " ".join(str(NATIVE / name) for name in RUNTIME)
