@@ -1,4 +1,4 @@
-"""Pooling windows and global pooling, channels last, vectors along channels.
+"""Pooling windows, channels last, vectors along channels.
 
 Windows are clipped at the borders of the input, so that padding needs no padded input: a maximum over
 what exists is the maximum with minus infinity around it, and a sum the one with zeros. Along W, where
@@ -24,9 +24,7 @@ from graphc.lowering.cpu.emit import (
     bind,
     branch,
     cast,
-    ceil_div,
     const,
-    dtype_of,
     i64,
     loop,
     maximum_extent,
@@ -40,13 +38,11 @@ from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.sharing import shared_loop
 from graphc.lowering.cpu.tiling import channel_blocks
 
-__all__ = ["GlobalPoolSpec", "PoolSpec", "emit_global_pool", "emit_pool"]
+__all__ = ["PoolSpec", "emit_pool"]
 
 _KINDS = ("max", "sum", "average")
 # Vectors of channels handled together, to share the arithmetic on positions.
 _VECTORS = 4
-# Positions that one partial sum of a global pooling adds up: bounds the rounding error.
-_BLOCK = 128
 
 
 @dataclass(frozen=True)
@@ -219,97 +215,3 @@ def _combine(kind: str, accumulated: Expr, value: Expr) -> Expr:
 def _filled(value: Expr | int, dtype: str, lanes: int) -> Expr:
     """A divisor in every lane."""
     return const(value, dtype, lanes) if isinstance(value, int) else splat(value, lanes)
-
-
-@dataclass(frozen=True)
-class GlobalPoolSpec:
-    """A reduction over all positions: ``[N, positions, C]`` to ``[N, C]``.
-
-    Attributes:
-        kind: ``"max"`` (NaN wins), ``"sum"`` or ``"average"``.
-        batch, positions, channels: extents.
-        dtype: element type. Sums of 128 positions are made in it; those of float32 are added up in
-            float64.
-    """
-
-    kind: str
-    batch: Extent
-    positions: Extent
-    channels: Extent
-    dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        if self.kind not in _KINDS:
-            raise ValueError(f"pooling kind {self.kind!r} is not one of {', '.join(_KINDS)}")
-
-
-def emit_global_pool(spec: GlobalPoolSpec, target: CpuTarget, x: Operand, finish: Finish) -> None:
-    """Emits the loops of a global pooling into the open kernel.
-
-    Args:
-        spec: what is reduced.
-        target: the instruction set.
-        x: read at ``(n, position, c)``.
-        finish: receives results at index ``(n, c)``.
-    """
-    lanes = target.lanes(spec.dtype)
-    known = static(spec.channels)
-    elements = product((spec.batch, spec.positions, spec.channels))
-    moved = product((elements, np.dtype(spec.dtype).itemsize))
-    # Tasks are blocks of channels, few vectors wide where there are few channels.
-    vectors = _VECTORS if known is None else max(1, min(_VECTORS, known // (2 * lanes)))
-    size = lanes * vectors
-
-    def run(indices: tuple[Extent, ...]) -> None:
-        n, task = indices
-        start = task * size
-
-        def block(c: Extent, pieces: list[tuple[int, int]]) -> None:
-            total = _global_sum(spec, x, n, start + c, pieces)
-            for offset, width in pieces:
-                value = total.get(0, offset, width)
-                if spec.kind == "average":
-                    value = value / splat(cast(i64(spec.positions), dtype_of(value)), width)
-                finish((n, start + c + offset), cast(value, spec.dtype), width)
-
-        if known is not None and known % size == 0:
-            channel_blocks(size, lanes, vectors, block)
-        else:
-            left = bind(minimum_extent(i64(spec.channels) - start, size))
-            channel_blocks(left, lanes, vectors, block)
-
-    shared_loop(
-        (spec.batch, ceil_div(spec.channels, size)),
-        run,
-        threads=worth_threads(elements, moved),
-        flops=elements,
-        bytes_moved=moved,
-    )
-
-
-def _global_sum(
-    spec: GlobalPoolSpec, x: Operand, n: Extent, c: Extent, pieces: list[tuple[int, int]]
-) -> Registers:
-    """The reduction over all positions of one block of channels, by partial sums."""
-    width = sum(lanes for _, lanes in pieces)
-    identity = _identity(spec.kind, spec.dtype)
-    wide = "float64" if spec.dtype == "float32" and spec.kind != "max" else spec.dtype
-    total, part = Registers(1, width, wide), Registers(1, width, spec.dtype)
-    for offset, lanes in pieces:
-        total.set(const(identity, wide, lanes), 0, offset)
-
-    def some(first: Extent, count: Extent) -> None:
-        for offset, lanes in pieces:
-            part.set(const(identity, spec.dtype, lanes), 0, offset)
-        with loop(count) as i:
-            for offset, lanes in pieces:
-                value = bind(x.load((n, first + i, c + offset), lanes))
-                part.set(_combine(spec.kind, part.get(0, offset, lanes), value), 0, offset)
-        for offset, lanes in pieces:
-            value = cast(part.get(0, offset, lanes), wide)
-            total.set(_combine(spec.kind, total.get(0, offset, lanes), value), 0, offset)
-
-    with loop(ceil_div(spec.positions, _BLOCK)) as b:
-        first = b * _BLOCK
-        some(first, minimum_extent(bind(i64(spec.positions) - first), _BLOCK))
-    return total

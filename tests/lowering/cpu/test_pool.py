@@ -10,7 +10,7 @@ import torch
 
 from graphc.lowering.cpu.emit import kernel
 from graphc.lowering.cpu.features import CpuTarget
-from graphc.lowering.cpu.pool import GlobalPoolSpec, PoolSpec, emit_global_pool, emit_pool
+from graphc.lowering.cpu.pool import PoolSpec, emit_pool
 
 from .harness import TARGETS, build, guarded, misaligned, target_id
 
@@ -136,49 +136,9 @@ def test_integers_and_divisors() -> None:
         assert np.allclose(got, naive(spec, y), rtol=1e-15)
 
 
-@pytest.mark.parametrize("target", TARGETS, ids=target_id)
-@pytest.mark.parametrize("kind", ["max", "sum", "average"])
-@pytest.mark.parametrize("symbolic", [False, True], ids=["static", "symbolic"])
-def test_global(kind: str, symbolic: bool, target: CpuTarget) -> None:
-    shapes = [(1, 49, 130), (3, 1, 5), (2, 700, 64)]
-    for shape in shapes[:1] if not symbolic else shapes:
-        dims = ("n", "p", "c") if symbolic else ()
-        with kernel("pool", dict.fromkeys("xy", "float32"), dims=dims, public=True) as k:
-            n, p, c = (k.dim(d) for d in dims) if symbolic else shape
-            x_view, y = k.view("x", (n, p, c)), k.view("y", (n, c))
-            spec = GlobalPoolSpec(kind, n, p, c)
-            emit_global_pool(spec, target, x_view, lambda i, v, _, y=y: y.store(v, i))
-        run = build(k, target)
-        if not run.runnable:
-            return
-        x = (np.random.default_rng(0).normal(size=shape) + 1).astype("f4")
-        x[0, 0, 0] = np.nan
-        out, intact = guarded((shape[0], shape[2]))
-        run(misaligned(x), out, *(shape if symbolic else ()))
-        reduce = {"max": np.max, "sum": np.sum, "average": np.mean}[kind]
-        assert np.allclose(out, reduce(x.astype("f8"), 1), rtol=1e-6, equal_nan=True)
-        assert intact()
-
-
-def test_many_positions_are_summed_accurately() -> None:
-    with kernel("pool", dict.fromkeys("xy", "float32"), public=True) as k:
-        x_view, y = k.view("x", (1, 300_000, 8)), k.view("y", (1, 8))
-        emit_global_pool(
-            GlobalPoolSpec("sum", 1, 300_000, 8), V3, x_view, lambda i, v, _: y.store(v, i)
-        )
-    run = build(k, V3)
-    if run.runnable:
-        x = np.full((1, 300_000, 8), 0.1, "f4")
-        out, _ = guarded((1, 8))
-        run(x, out)
-        assert np.allclose(out, 30_000, rtol=2e-6)
-
-
 def test_bad_specs_are_refused() -> None:
     x = np.zeros((1, 4, 4, 2), "f4")
     with pytest.raises(ValueError, match="'median' is not one of"):
         spec_of("median", x, (2, 2), (1, 1), ((0, 0), (0, 0)))
-    with pytest.raises(ValueError, match="'median' is not one of"):
-        GlobalPoolSpec("median", 1, 2, 3)
     with pytest.raises(ValueError, match="differ in rank"):
         PoolSpec("max", 1, (4,), (2, 2), 3, (2, 2), (1, 1), ((0, 0),) * 2, (1, 1))
