@@ -25,11 +25,11 @@ from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.printer import print_graph
 from graphc.lowering.cpu.build import compile_objects
 from graphc.lowering.cpu.features import CpuTarget, parse_target
+from graphc.lowering.cpu.generic.reduce import expanded
+from graphc.lowering.cpu.generic.trace import checked_nodes
 from graphc.lowering.cpu.kernel import Kernel
 from graphc.lowering.cpu.program import MAIN, Function, emit_function, emit_main
-from graphc.lowering.cpu.reduce import expanded
 from graphc.lowering.cpu.select import select
-from graphc.lowering.cpu.trace import checked_nodes
 from graphc.lowering.plan import Call, Needs, Plan, make_plan, origin
 from graphc.lowering.verify import verify_plan
 from graphc.ops import Fusion

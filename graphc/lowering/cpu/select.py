@@ -6,12 +6,12 @@ from functools import partial
 
 from graphc.ir.graph import Node
 from graphc.ir.op import Pattern
-from graphc.lowering.cpu import map, reduce, rows
-from graphc.lowering.cpu.convolutions import select_convolution
+from graphc.lowering.cpu.families.convolutions import select_convolution
+from graphc.lowering.cpu.families.pooling import select_pooling
+from graphc.lowering.cpu.families.products import select_product
 from graphc.lowering.cpu.features import CpuTarget
+from graphc.lowering.cpu.generic import map, reduce, rows
 from graphc.lowering.cpu.kernel import Kernel
-from graphc.lowering.cpu.pooling import select_pooling
-from graphc.lowering.cpu.products import select_product
 from graphc.ops import AvgPool, ConvGeneral, DotGeneral, Fusion, MaxPool, WindowSum
 
 _ROOTS = (Pattern.CONTRACT, Pattern.WINDOW)

@@ -1,0 +1,96 @@
+"""What a root family's `finish` does: the rest of the fusion's body, and the store.
+
+A family computes the root's result and hands over finished vectors. Everything after the root in the body is
+evaluated there and then, in registers, and stored once, through a final pad or transpose where the body ends in one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphc.ir.dim import DimLike
+from graphc.ir.graph import Graph, Node
+from graphc.lowering.cpu.emit import Expr, Extent, View, along, const, loop, splat
+from graphc.lowering.cpu.features import CpuTarget
+from graphc.lowering.cpu.generic.expr import TirEmitter
+from graphc.lowering.cpu.generic.index import Space, flatten
+from graphc.lowering.cpu.generic.inline import Inliner
+from graphc.lowering.cpu.generic.trace import checked_nodes
+from graphc.lowering.cpu.io import KernelIO
+from graphc.ops import Pad
+
+
+class Epilogue:
+    """Everything after `root` in a body, emitted element by element (or vector by vector)."""
+
+    def __init__(self, body: Graph, root: Node, io: KernelIO, target: CpuTarget) -> None:
+        self.body, self.root, self.io, self.target = body, root, io, target
+        faults = {node.id: i for i, node in enumerate(checked_nodes(body))}
+        self.emitter = TirEmitter(Space(body.dims), io, target, fault_ids=faults)
+        _, self.value = body.outputs[0]
+        self.end = body.node(self.value.node)
+        self.placed = self.end.id != root.id and self.end.op.placeable
+
+    def finish(self, index: Sequence[Extent], value: Expr, lanes: int) -> None:
+        """Evaluates and stores `lanes` elements from `index` of the root's result on; see `emit.Finish`."""
+        e = self.emitter
+        shape = self.root.types[0].shape
+        with e.space.rewound(), e.vector(lanes) as lane:
+            at: list[DimLike] = [e.bound(i, 0, d - 1) for i, d in zip(index, shape, strict=True)]
+            at[-1] = at[-1] + lane
+            self.store(at, value)
+
+    def store(self, at: Sequence[DimLike], value: Expr) -> None:
+        """The same at an index of the emitter's own, inside its current vector."""
+        inliner = Inliner(self.body, self.emitter)
+        inliner.give(self.root.values[0], at, value)
+        where: Sequence[DimLike] = at
+        if self.placed:
+            result = inliner.at(self.end.operands[0], at)
+            where = self.end.op.place(at)
+        else:
+            result = inliner.at(self.value, at)
+        self.emitter.write(self.io.results[0], flatten(where, self.end.types[0].shape), result)
+
+    def fill_border(self) -> None:
+        """Writes the border of a final pad, which no element of the root lands in."""
+        op = self.end.op
+        if not self.placed or not isinstance(op, Pad):
+            return
+        shape = [d if isinstance(d, int) else self.emitter.expr(d) for d in self.end.types[0].shape]
+        fill_border(self.io.results[0], shape, op, self.target)
+
+
+def fill_border(view: View, shape: Sequence[Extent], pad: Pad, target: CpuTarget) -> None:
+    """Stores `pad.value` wherever a dense tensor of `shape` is border: each stretch of memory once.
+
+    Along each dimension the border before and after the inside is one contiguous run per inside
+    position of the dimensions before it.
+    """
+    lanes = target.lanes(view.dtype)
+    flat = View(view.buffer, view.dtype, (1,), view.offset)
+
+    def run(start: Extent, length: Extent) -> None:
+        along(
+            length,
+            lanes,
+            lambda at, n: flat.store(splat(const(pad.value, view.dtype), n), (start + at,)),
+        )
+
+    def walk(dim: int, base: Extent) -> None:
+        if dim == len(shape):
+            return
+        inner: Extent = 1
+        for size in shape[dim + 1 :]:
+            inner = inner * size
+        low, high, size = pad.low[dim], pad.high[dim], shape[dim]
+        if low:
+            run(base, inner * low)
+        if high:
+            run(base + inner * (size - high), inner * high)
+        if any((*pad.low[dim + 1 :], *pad.high[dim + 1 :])):
+            # Only the first dimension can be long and empty of borders: images of a batch.
+            with loop(size - low - high, parallel=dim == 0 and shape[0] != 1) as i:
+                walk(dim + 1, base + (i + low) * inner)
+
+    walk(0, 0)
