@@ -13,8 +13,7 @@ from graphc.lowering.cpu import vmath
 from graphc.lowering.cpu.emit import Expr, kernel
 from graphc.lowering.cpu.families.conv import ConvSpec, choose_conv, emit_conv, is_matmul, pack_conv
 from graphc.lowering.cpu.features import CpuTarget
-
-from .harness import TARGETS, build, guarded, misaligned, target_id
+from tests.lowering.cpu.harness import TARGETS, build, guarded, misaligned, target_id
 
 V3 = TARGETS[1]
 

@@ -16,8 +16,7 @@ from graphc.lowering.cpu.families.conv_transpose import (
     emit_holed_conv,
     halo,
 )
-
-from .harness import TARGETS, build, guarded, misaligned
+from tests.lowering.cpu.harness import TARGETS, build, guarded, misaligned
 
 V3 = TARGETS[1]
 

@@ -11,8 +11,7 @@ import torch
 from graphc.lowering.cpu.emit import Expr, kernel
 from graphc.lowering.cpu.families.depthwise import DepthwiseSpec, emit_depthwise, pack_depthwise
 from graphc.lowering.cpu.features import CpuTarget
-
-from .harness import TARGETS, build, guarded, misaligned, target_id
+from tests.lowering.cpu.harness import TARGETS, build, guarded, misaligned, target_id
 
 
 def check(

@@ -17,8 +17,7 @@ from graphc.lowering.cpu.families.matmul import (
     scratch_bytes,
 )
 from graphc.lowering.cpu.features import CpuTarget
-
-from .harness import TARGETS, Library, build, guarded, misaligned, target_id
+from tests.lowering.cpu.harness import TARGETS, Library, build, guarded, misaligned, target_id
 
 V3, V4 = TARGETS[1], TARGETS[2]
 

@@ -11,8 +11,7 @@ import torch
 from graphc.lowering.cpu.emit import kernel
 from graphc.lowering.cpu.families.pool import PoolSpec, emit_pool
 from graphc.lowering.cpu.features import CpuTarget
-
-from .harness import TARGETS, build, guarded, misaligned, target_id
+from tests.lowering.cpu.harness import TARGETS, build, guarded, misaligned, target_id
 
 V3 = TARGETS[1]
 

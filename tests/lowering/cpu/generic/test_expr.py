@@ -15,10 +15,9 @@ from graphc.lowering.cpu.generic import reduce
 from graphc.lowering.cpu.generic.trace import checked_nodes
 from graphc.lowering.cpu.io import KernelIO
 from graphc.ops import DynamicSlice, Fusion, IndexAdd, Take, TakeAlongAxis
+from tests.lowering.cpu.bodies import NATIVE, Kernels, body, check, close
+from tests.lowering.cpu.harness import TARGETS, can_run, target_id
 from tests.ops.samples import SAMPLES
-
-from .bodies import NATIVE, Kernels, body, check, close
-from .harness import TARGETS, can_run, target_id
 
 SEEDS = 3
 WITHOUT = {"arg_sort", "fusion"}  # no computation of single elements

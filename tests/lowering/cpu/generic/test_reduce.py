@@ -33,9 +33,8 @@ from graphc.ops import (
     Resize,
     Transpose,
 )
-
-from .bodies import NATIVE, Kernels, body, check, operands
-from .harness import TARGETS, can_run, target_id
+from tests.lowering.cpu.bodies import NATIVE, Kernels, body, check, operands
+from tests.lowering.cpu.harness import TARGETS, can_run, target_id
 
 N, T = Dim.symbol("N"), Dim.symbol("T")
 DIMS = {"N": Bounds(), "T": Bounds()}

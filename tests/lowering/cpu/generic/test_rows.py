@@ -28,9 +28,8 @@ from graphc.ops import (
     Softmax,
     Tanh,
 )
-
-from .bodies import NATIVE, Kernels, body, check, close, expected, operands
-from .harness import TARGETS, can_run, target_id
+from tests.lowering.cpu.bodies import NATIVE, Kernels, body, check, close, expected, operands
+from tests.lowering.cpu.harness import TARGETS, can_run, target_id
 
 N, T = Dim.symbol("N"), Dim.symbol("T")
 DIMS = {"N": Bounds(), "T": Bounds()}
