@@ -23,6 +23,7 @@ ROOMS = (
     "ops",
     "reference",
     "autodiff",
+    "optim",
     "nn",
     "frontend",
     "passes",
