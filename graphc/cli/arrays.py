@@ -1,30 +1,15 @@
-"""Arrays in and out of the command line: `.npy` and `.npz` files.
-
-Never pickles; and sizes are checked before memory is taken.
-"""
+"""Arrays in and out of the command line: `.npy` and `.npz` files."""
 
 from __future__ import annotations
 
-import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
-MAX_BYTES = 1 << 34
-"""Largest array that is read, 16 GiB."""
-_HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
-
-
-class ArrayFileError(Exception):
-    """A file of arrays is missing, damaged, too large, or holds what is no plain array."""
+from graphc.artifact.npy import Array as Array
+from graphc.artifact.npy import ArrayFileError, read_npy, read_npz
 
 
 def read_inputs(sources: Sequence[str], names: Sequence[str]) -> dict[str, Array]:
@@ -64,61 +49,6 @@ def _single(path: Path) -> Array:
     if len(arrays) != 1:
         raise ArrayFileError(f"{path} holds {len(arrays)} arrays; give the file without `name=`")
     return next(iter(arrays.values()))
-
-
-def read_npy(path: Path) -> Array:
-    """The array of a `.npy` file. Raises ArrayFileError."""
-    try:
-        with open(path, "rb") as file:
-            return _read(file, path.stat().st_size, str(path))
-    except OSError as e:
-        raise ArrayFileError(f"{path}: {e.strerror or e}") from e
-
-
-def read_npz(path: Path) -> dict[str, Array]:
-    """The arrays of a `.npz` file, by name. Raises ArrayFileError."""
-    found: dict[str, Array] = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for entry in archive.infolist():
-                with archive.open(entry) as file:
-                    array = _read(cast(BinaryIO, file), entry.file_size, f"{path}:{entry.filename}")
-                found[entry.filename.removesuffix(".npy")] = array
-    except OSError as e:
-        raise ArrayFileError(f"{path}: {e.strerror or e}") from e
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as e:
-        raise ArrayFileError(f"{path} is no .npz file: {e}") from e
-    return found
-
-
-def _read(file: BinaryIO, size: int, name: str) -> Array:
-    try:
-        version = np.lib.format.read_magic(file)
-        if version not in _HEADERS:
-            raise ValueError(f"format version {version}")
-        shape, fortran, dtype = _HEADERS[version](file)
-    except ValueError as e:
-        raise ArrayFileError(f"{name} is no .npy file: {e}") from e
-    if dtype.hasobject or dtype.fields is not None:
-        raise ArrayFileError(f"{name} holds Python objects or records, not a plain array")
-    if any(dim < 0 for dim in shape):
-        raise ArrayFileError(f"{name} is no .npy file: a negative size")
-    nbytes = math.prod(shape) * dtype.itemsize
-    if nbytes > MAX_BYTES:
-        raise ArrayFileError(f"{name} is larger than {MAX_BYTES >> 30} GiB")
-    if nbytes > size:
-        raise ArrayFileError(f"{name} is truncated: its header promises {nbytes} bytes")
-    data = bytearray(nbytes)
-    view, filled = memoryview(data), 0
-    while filled < nbytes:
-        chunk = file.read(min(1 << 24, nbytes - filled))
-        if not chunk:
-            raise ArrayFileError(f"{name} is truncated: {nbytes - filled} bytes are missing")
-        view[filled : filled + len(chunk)] = chunk
-        filled += len(chunk)
-    array = np.frombuffer(data, dtype)
-    array = array.reshape(shape, order="F" if fortran else "C")
-    return np.ascontiguousarray(array.astype(dtype.newbyteorder("="), copy=False))
 
 
 def write_outputs(path: Path, outputs: Mapping[str, Array]) -> None:

@@ -22,7 +22,7 @@ _EXPECTED = {
     "graphc.diagram.scene": ("DiagramError",),
     "graphc.diagram.render": ("RenderError",),
     "graphc.lowering.cpu.features": ("TargetError",),
-    "graphc.cli.arrays": ("ArrayFileError",),
+    "graphc.artifact.npy": ("ArrayFileError",),
 }
 """Exceptions that tell the user something. A module that is not loaded cannot have raised one."""
 
