@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from graphc.ir.dtype import DType
 from graphc.ir.graph import GraphBuilder, Value
 from graphc.ir.types import TensorType
 from graphc.ops import arith
+from graphc.ops.numerics import working
+from graphc.optim.formula import Term
 
 
 class ArgumentError(ValueError):
@@ -50,20 +52,32 @@ class Update:
     lr: Value
     step: Value
 
-    @property
-    def type(self) -> TensorType:
-        """The parameter's type."""
-        return self.b.type_of(self.param)
+    def term(self, value: Value) -> Term:
+        """A value for a formula; half precision is computed in f32."""
+        wide = working(self.b.type_of(value).dtype)
+        return Term(self.b, arith.convert(self.b, value, wide))
+
+    def slot(self, name: str) -> Term:
+        """A slot for a formula."""
+        return self.term(self.slots[name])
 
     @property
-    def count(self) -> Value:
+    def rate(self) -> Term:
+        """The learning rate, an f64 scalar."""
+        return self.term(self.lr)
+
+    @property
+    def count(self) -> Term:
         """`step` as an f64 scalar, for bias corrections."""
-        return arith.convert(self.b, self.step, DType.F64)
+        return self.term(self.step).astype(DType.F64)
 
-    def spread(self, scalar: Value) -> Value:
-        """An f64 scalar in the parameter's element type, repeated to its shape."""
-        narrow = arith.convert(self.b, scalar, self.type.dtype)
-        return arith.broadcast_to(self.b, narrow, self.type.shape)
+    def results(self, param: Term, slots: Mapping[str, Term]) -> Result:
+        """The new parameter and slots in the types of the old ones."""
+
+        def like(old: Value, new: Term) -> Value:
+            return arith.convert(self.b, new.value, self.b.type_of(old).dtype)
+
+        return like(self.param, param), {k: like(self.slots[k], v) for k, v in slots.items()}
 
 
 Result = tuple[Value, dict[str, Value]]
@@ -72,10 +86,11 @@ Result = tuple[Value, dict[str, Value]]
 
 @dataclass(frozen=True)
 class Optimizer(ABC):
-    """Base of the optimizers. `lr` is the learning rate before any schedule."""
+    """Base of the optimizers. `lr` is the learning rate before any schedule; `maximize` goes uphill."""
 
     name: ClassVar[str] = ""
     lr: float
+    maximize: bool = field(default=False, kw_only=True)
 
     @abstractmethod
     def slots(self, param: TensorType) -> dict[str, Slot]:
@@ -84,6 +99,13 @@ class Optimizer(ABC):
     @abstractmethod
     def update(self, u: Update) -> Result:
         """One update of one parameter: its next value, and that of every slot."""
+
+    def gradient(self, u: Update, weight_decay: float = 0.0) -> Term:
+        """The gradient to go down, with the L2 penalty's `weight_decay * param` where that is wanted."""
+        grad = u.term(u.grad)
+        if self.maximize:
+            grad = -grad
+        return grad + weight_decay * u.term(u.param) if weight_decay else grad
 
 
 @dataclass(frozen=True)
@@ -100,6 +122,12 @@ class Schedule(ABC):
     def length(self) -> int | None:
         """How many updates pass before a schedule chained after this one takes over; None: it never ends."""
         return None
+
+
+def decayed(u: Update, weight_decay: float) -> Term:
+    """The parameter after decoupled weight decay, `param * (1 - lr * weight_decay)` (Loshchilov & Hutter 2019)."""
+    param = u.term(u.param)
+    return param * (1.0 - u.rate * weight_decay) if weight_decay else param
 
 
 def check_range(
