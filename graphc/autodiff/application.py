@@ -69,6 +69,12 @@ class Application:
         found = dict(zip(each, self._sweep(self.b, seeds, each, self._first), strict=True))
         return tuple(found.pop(x, None) for x in self.operands)
 
+    def inside(
+        self, b: GraphBuilder, seeds: Seeds, xs: Sequence[Value]
+    ) -> tuple[Value | None, ...]:
+        """The cotangents of `xs` from those of the seeds, all of them values of another builder: a body."""
+        return self._sweep(b, seeds, xs, 0)
+
 
 def filled(b: GraphBuilder, value: float, type: TensorType) -> Value:
     """A tensor of one number."""

@@ -60,3 +60,8 @@ class Pullback(Protocol):
 
     def through(self, results: Sequence[Value]) -> tuple[Value | None, ...]:
         """The operands' cotangents if `results`, emitted by the rule from the operands, took the results' place."""
+
+    def inside(
+        self, b: GraphBuilder, seeds: Sequence[tuple[Value, Value | None]], xs: Sequence[Value]
+    ) -> tuple[Value | None, ...]:
+        """The cotangents of `xs` from those of the seeds, all of them values of another builder: a body."""

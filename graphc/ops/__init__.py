@@ -58,6 +58,7 @@ from graphc.ops.reduce import (
 from graphc.ops.region import Fusion
 from graphc.ops.reshape import Reshape
 from graphc.ops.resize import Resize
+from graphc.ops.scan import Scan
 from graphc.ops.shape import (
     BroadcastInDim,
     Concatenate,
@@ -106,7 +107,7 @@ _CLASSES: tuple[type[Op], ...] = (
     *(Take, TakeAlongAxis, DynamicSlice, DynamicUpdateSlice, IndexAdd, ArgSort),
     *(DotGeneral, ConvGeneral, WindowSum, MaxPool, AvgPool),
     *(Softmax, LogSoftmax, LayerNorm, RmsNorm, BatchNorm, GroupNorm, Attention, Resize),
-    Fusion,
+    *(Fusion, Scan),
 )
 OPS: dict[str, type[Op]] = {cls.name: cls for cls in _CLASSES}
 
@@ -182,6 +183,7 @@ __all__ = [
     "RmsNorm",
     "RoundNearestEven",
     "Rsqrt",
+    "Scan",
     "Select",
     "Selu",
     "Sign",

@@ -13,7 +13,7 @@ from graphc.ir.op import Array, Op
 from graphc.ir.verify import verify
 from graphc.ops import Constant, Convert, Input, arith
 from graphc.reference import interpret
-from tests.ops.samples import SAMPLES, Rng
+from tests.ops.samples import SAMPLES, Rng, retyped
 
 STEP = 1e-5  # the error of a central difference is about STEP ** 2
 
@@ -77,6 +77,7 @@ def smooth_sample(name: str, rng: Rng) -> tuple[Op, list[Array]]:
             continue
         if name == "convert":
             op = Convert(DType.F64)
+        op = retyped(op, DType.F64)
         for i, kind in enumerate(kinds):
             if kind.is_float:
                 x = rng.normal(size=arrays[i].shape)

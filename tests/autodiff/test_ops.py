@@ -15,6 +15,7 @@ from graphc.ops.elementwise import Elementwise
 from graphc.ops.source import Source
 from graphc.reference import interpret
 from tests.autodiff.numeric import check, smooth_sample, weighted
+from tests.ops.samples import retyped
 
 WITHOUT = {
     "arg_max": "integers",
@@ -52,7 +53,7 @@ def test_narrow_floats_have_gradients_of_their_type(name: str, dtype: DType) -> 
     narrow = [x.astype(dtype.numpy) if x.dtype == np.float64 else x for x in arrays]
     exact = [n.astype(x.dtype) for n, x in zip(narrow, arrays, strict=True)]
     eps = {DType.F16: 2**-10, DType.BF16: 2**-7, DType.F32: 2**-20}[dtype]
-    for a, z in zip(_gradients(op, exact), _gradients(op, narrow), strict=True):
+    for a, z in zip(_gradients(op, exact), _gradients(retyped(op, dtype), narrow), strict=True):
         assert z.dtype == dtype.numpy
         scale = 8 * eps * (1 + np.abs(a).max(initial=0))
         np.testing.assert_allclose(z.astype(np.float64), a, rtol=0, atol=scale)
@@ -63,7 +64,11 @@ def _gradients(op: Op, arrays: list[Array]) -> list[Array]:
     values = [
         b(ops.Input(f"a{i}", DType.from_numpy(x.dtype), x.shape)) for i, x in enumerate(arrays)
     ]
-    y = weighted(b, [ops.arith.convert(b, b(op, *values), DType.F64)], np.random.default_rng(0))
+    y = weighted(
+        b,
+        [ops.arith.convert(b, y, DType.F64) for y in b.emit(op, *values)],
+        np.random.default_rng(0),
+    )
     found = gradients(b, y, [v for v in values if b.type_of(v).dtype.is_float])
     graph = b.build([(str(i), g) for i, g in enumerate(found)])
     verify(graph)

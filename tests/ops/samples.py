@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 
 from graphc import ops as o
 from graphc.ir.dtype import DType
-from graphc.ir.graph import GraphBuilder
+from graphc.ir.graph import Graph, GraphBuilder, Value
 from graphc.ir.op import Array, Op
 from graphc.ops import functional
 from graphc.ops.elementwise import Elementwise
@@ -384,9 +384,52 @@ def _fusion(rng: Rng) -> Sample:
     return o.Fusion("map", body), [array(rng, DType.F32, shape) for _ in "xy"]
 
 
+def _scan(rng: Rng) -> Sample:
+    """Two sequences, two carries (one handed on by the other), captures; what depends on what is drawn."""
+    steps, n, d = _int(rng, 0, 4), _int(rng, 1, 3), _int(rng, 1, 3)
+    shapes = {"x": (n, d), "s": (), "h": (n, d), "c": (n, d), "w": (d, d), "g": (d,)}
+    b = GraphBuilder("step")
+    x, s, h, c, w, g = (b(o.Input(k, DType.F32, shape)) for k, shape in shapes.items())
+    z = functional.add(b, functional.matmul(b, h, w), x if rng.random() < 0.8 else c)
+    z = functional.multiply(b, z, g) if rng.random() < 0.5 else functional.add(b, z, g)
+    after = b(o.Tanh(), z if rng.random() < 0.5 else functional.multiply(b, z, s))
+    other = h if rng.random() < 0.5 else functional.add(b, c, functional.multiply(b, after, s))
+    emitted = [("y", functional.multiply(b, after, c)), ("z", functional.sum(b, z, 0)), ("p", h)]
+    emitted = [e for e in emitted if rng.random() < 0.6]
+    body = b.build([("h", after), ("c", other), *emitted])
+    operands = [(steps, n, d), (steps,), *list(shapes.values())[2:]]
+    op = o.Scan(body, steps, 2, 2, reverse=bool(rng.random() < 0.5))
+    return op, [array(rng, DType.F32, shape) for shape in operands]
+
+
+def retyped(op: Op, dtype: DType) -> Op:
+    """An op whose bodies compute in another element type; any op without bodies as it is."""
+    changes: dict[str, object] = {}
+    for field in fields(op):
+        body = getattr(op, field.name)
+        if isinstance(body, Graph):
+            b = GraphBuilder(body.name, body.dims)
+            new: dict[Value, Value] = {}
+            for node in body.nodes:
+                each = node.op
+                if isinstance(each, o.Input) and each.dtype.is_float:
+                    each = replace(each, dtype=dtype)
+                if isinstance(each, o.Constant) and each.array.dtype.kind == "f":
+                    each = o.Constant.of(each.array.astype(dtype.numpy))
+                results = b.emit(each, *(new[v] for v in node.operands))
+                new.update(zip(node.values, results, strict=True))
+            changes[field.name] = b.build([(label, new[v]) for label, v in body.outputs])
+    return replace(op, **changes) if changes else op
+
+
 def _constant(rng: Rng) -> Sample:
     dtype, shape = dtype_of(rng, "any"), shape_of(rng)
     return o.Constant.of(np.full(shape, array(rng, dtype, ()).item(), dtype.numpy)), []
+
+
+def _random_bits(rng: Rng) -> Sample:
+    key = rng.integers(-(2**63), 2**63 - 1, 2)
+    return o.RandomBits(_int(rng, 0, 2**32 - 1), shape_of(rng)), [key]
 
 
 SAMPLES: dict[str, Callable[[Rng], Sample]] = {
@@ -399,6 +442,7 @@ SAMPLES: dict[str, Callable[[Rng], Sample]] = {
     "constant": _constant,
     "iota": _iota,
     "dim_value": lambda rng: (o.DimValue(dtype_of(rng, "number"), _int(rng, 0, 99)), []),
+    "random_bits": _random_bits,
     "convert": _convert,
     "select": _select,
     "broadcast_in_dim": _broadcast,
@@ -421,4 +465,5 @@ SAMPLES: dict[str, Callable[[Rng], Sample]] = {
     "attention": _attention,
     "resize": _resize,
     "fusion": _fusion,
+    "scan": _scan,
 }
