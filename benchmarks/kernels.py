@@ -20,15 +20,15 @@ import torch
 from graphc.lowering.cpu import vmath
 from graphc.lowering.cpu.build import compile_object
 from graphc.lowering.cpu.emit import kernel
-from graphc.lowering.cpu.families.conv import ConvSpec, choose_conv, emit_conv, pack_conv
-from graphc.lowering.cpu.families.depthwise import DepthwiseSpec, emit_depthwise, pack_depthwise
+from graphc.lowering.cpu.families.conv import ConvSpec, choose_conv, emit_conv
+from graphc.lowering.cpu.families.depthwise import DepthwiseSpec, emit_depthwise
 from graphc.lowering.cpu.families.matmul import (
     MatmulSpec,
     choose_matmul,
     emit_matmul,
-    pack_matmul,
     scratch_bytes,
 )
+from graphc.lowering.cpu.families.packing import pack_conv, pack_depthwise, pack_matmul
 from graphc.lowering.cpu.features import CpuTarget, parse_target
 from tests.lowering.cpu.harness import load
 

@@ -53,8 +53,15 @@ def as_input(value: object, port: TensorInfo, dtype: np.dtype[Any]) -> Array:
     uint16 bits. Numbers and nested lists have no type of their own and are converted, if that
     loses nothing but digits: integers to any number type that can hold them, floats to floats only.
 
+    State is written to, so that it must be an array of exactly this kind already.
+
     Raises ModuleDTypeError with the cast to write, ModuleInputError for what is no array.
     """
+    if port.state:
+        raise ModuleInputError(
+            f"state `{port.name}` has to be a contiguous, writeable NumPy array of {port.dtype}: "
+            "the call overwrites it"
+        )
     if isinstance(value, (bool, int, float, list, tuple)):
         return _from_literal(value, port, dtype)
     array = _from_object(value, port)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from graphc.artifact import errors
 
-ABI_VERSION = 1
+ABI_VERSION = 2
 """GRAPHC_ABI_VERSION of the modules that this loader understands."""
 
 MAX_RANK = 8

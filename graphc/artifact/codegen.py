@@ -29,7 +29,7 @@ def interface_digest(spec: ModuleSpec) -> str:
     """SHA-256 of names, types, shapes and bounds: module.so and manifest.json both hold it, so that
     they cannot be of two different modules unnoticed.
     """
-    ports = [[[p.name, str(p)] for p in group] for group in (spec.inputs, spec.outputs)]
+    ports = [[[p.name, str(p), p.state] for p in group] for group in (spec.inputs, spec.outputs)]
     dims = [[d.name, d.low, d.high] for d in spec.dims]
     text = json.dumps([spec.name, *ports, dims, [k.name for k in spec.kernels]])
     return hashlib.sha256(text.encode()).hexdigest()
@@ -145,7 +145,9 @@ def _port(port: Port) -> str:
     )
     axes = _braces(c_string(str(d)) for d in port.shape)
     dtype = DTYPES.index(port.dtype)
-    return f"{{{c_string(port.name)}, {dtype}, {rank}, {_braces(fixed)}, {axes}}}"
+    return (
+        f"{{{c_string(port.name)}, {dtype}, {rank}, {_braces(fixed)}, {axes}, {int(port.state)}}}"
+    )
 
 
 def _int64(value: int) -> str:

@@ -37,12 +37,13 @@ MAX_BYTES = 256 << 20
 @dataclass(frozen=True)
 class TensorInfo:
     """An input or output: name, dtype as in .nn files, shape of integers and expressions of named
-    dims.
+    dims. An input that is `state` is overwritten with its next value by every call.
     """
 
     name: str
     dtype: str
     shape: tuple[expr.Expr, ...]
+    state: bool = False
 
     def __str__(self) -> str:
         return f"{self.dtype}[{', '.join(expr.to_text(d) for d in self.shape)}]"
@@ -194,7 +195,8 @@ def _file(entry: Mapping[str, Any]) -> FileEntry:
 
 def _tensor(entry: Mapping[str, Any]) -> TensorInfo:
     shape = tuple(expr.from_json(d) for d in entry["shape"])
-    return TensorInfo(_text(entry["name"]), _text(entry["dtype"]), shape)
+    state = entry.get("state", False) is True
+    return TensorInfo(_text(entry["name"]), _text(entry["dtype"]), shape, state)
 
 
 def _kernel(entry: Mapping[str, Any]) -> KernelEntry:

@@ -256,6 +256,7 @@ class Module:
                 type(value) is not np.ndarray
                 or value.dtype != dtype
                 or not value.flags.c_contiguous
+                or (port.state and not value.flags.writeable)
             ):
                 value = as_input(value, port, dtype)
             arrays.append(value)

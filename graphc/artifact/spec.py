@@ -8,7 +8,7 @@ The contract with the object code. The objects together export one C function
 with inputs, outputs and dims in the order of `ModuleSpec`, and return 0.
 
 - Inputs and outputs are dense and row major, aligned to their element and no more; no output
-  overlaps anything.
+  and no state overlaps anything. Inputs are only read, but for those that are state.
 - `weights` and `arena` are 64-byte aligned. What the arena holds at the start is arbitrary: zeroed
   halos must be zeroed.
 - `fault` points to four zeros. A kernel that meets an index out of range clamps it and stores
@@ -45,11 +45,15 @@ DTYPES = ("f64", "f32", "f16", "bf16", "i64", "i32", "i16", "i8", "u8", "bool")
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output: its name, dtype (`"f32"`, as in .nn files) and shape."""
+    """An input or output: its name, dtype (`"f32"`, as in .nn files) and shape.
+
+    An input that is `state` is also written: after the call its buffer holds the next value.
+    """
 
     name: str
     dtype: str
     shape: tuple[DimLike, ...]
+    state: bool = False
 
     def __str__(self) -> str:
         return f"{self.dtype}[{', '.join(map(str, self.shape))}]"

@@ -74,6 +74,7 @@ def _body(spec: ModuleSpec, weights: WeightsInfo, files: dict[str, Any]) -> dict
                 "name": p.name,
                 "dtype": p.dtype,
                 "shape": [expr.to_json(expr.from_dim(d)) for d in p.shape],
+                **({"state": True} if p.state else {}),
             }
             for p in group
         ]

@@ -125,6 +125,22 @@ class Graph:
         return tuple(n for n in self.nodes if n.op.name == "input")
 
     @cached_property
+    def state(self) -> tuple[tuple[Node, Value], ...]:
+        """The inputs that are state, each with its next value: the output of its name, or itself if there is none."""
+        after = dict(self.outputs)
+        return tuple(
+            (n, after.get(str(getattr(n.op, "label", "")), n.values[0]))
+            for n in self.inputs
+            if getattr(n.op, "state", False)
+        )
+
+    @cached_property
+    def results(self) -> tuple[tuple[str, Value], ...]:
+        """The outputs that a caller gets: all but the next values of the state."""
+        kept = {str(getattr(n.op, "label", "")) for n, _ in self.state}
+        return tuple((name, value) for name, value in self.outputs if name not in kept)
+
+    @cached_property
     def parameters(self) -> tuple[Node, ...]:
         """The parameter nodes, in declaration order."""
         return tuple(n for n in self.nodes if n.op.name == "parameter")

@@ -88,6 +88,10 @@ def _graph(graph: Graph) -> None:
         seen.add(name)
         if not 0 <= value.node < len(graph) or value.result >= len(graph.node(value.node).types):
             raise _BrokenError("outputs exist", f"output {name!r} is {value}")
+    for state, after in graph.state:
+        if graph.type_of(after) != state.types[0]:
+            detail = f"{state.types[0]} becomes {graph.type_of(after)}"
+            raise _BrokenError("state keeps its type", detail, state)
 
 
 def _operands(graph: Graph, node: Node) -> None:

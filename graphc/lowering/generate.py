@@ -55,12 +55,14 @@ def generate(
     """
     cpu = parse_target(target)
     static = static_nodes(graph)
-    kernels = {
-        node.id: select(node.op, _static_slots(node, graph, static), cpu)
-        for node in graph.nodes
-        if isinstance(node.op, Fusion)
-    }
-    plan = make_plan(graph, lambda node: _needs(kernels[node.id]), static)
+    kernels: dict[int, Kernel] = {}
+
+    def needs(node: Node) -> Needs:
+        assert isinstance(node.op, Fusion)
+        kernels[node.id] = select(node.op, _static_slots(node, graph, static), cpu)
+        return _needs(kernels[node.id])
+
+    plan = make_plan(graph, needs, static)
     verify_plan(graph, plan)
     weights, offsets = _weights(graph, plan, kernels, parameters)
     functions = _functions(plan, kernels)
@@ -79,7 +81,12 @@ def _static_slots(node: Node, graph: Graph, static: frozenset[int]) -> frozenset
 
 
 def _needs(kernel: Kernel) -> Needs:
-    return Needs(kernel.scratch, {slot: p.name for slot, p in kernel.packing.items()})
+    packing = kernel.packing
+    return Needs(
+        kernel.scratch,
+        {slot: p.name for slot, p in packing.items()},
+        {slot: p.write for slot, p in packing.items() if p.write is not None},
+    )
 
 
 def _weights(
@@ -195,15 +202,18 @@ def _spec(
         for node in call.fusion.body.nodes
         if node.op.name != "input"
     )
+    state = [node for node, _ in graph.state]
     return ModuleSpec(
         name=graph.name,
         inputs=tuple(
-            Port(str(n.op.attributes()["label"]), str(n.types[0].dtype), n.types[0].shape)
+            Port(
+                str(n.op.attributes()["label"]), str(n.types[0].dtype), n.types[0].shape, n in state
+            )
             for n in graph.inputs
         ),
         outputs=tuple(
             Port(name, str(graph.type_of(v).dtype), graph.type_of(v).shape)
-            for name, v in graph.outputs
+            for name, v in graph.results
         ),
         dims=tuple(DimSpec(name, b.low, b.high) for name, b in graph.dims.items()),
         weights=weights,

@@ -1,29 +1,35 @@
 """The plan: which kernel runs when, and where every value lives.
 
-Decided on the fused graph alone, before any code exists: kernel calls in graph order, values bound to the caller's
-input and output buffers, to packed weights, or to arena offsets that are reused by liveness. A result takes over the
-storage of an operand that dies in the same call when the kernel reads it element by element (in place).
+Decided on the fused graph alone, before any code exists: kernel calls in an order that keeps state until its last
+reader, values bound to the caller's buffers, to packed weights, or to arena offsets that are reused by liveness.
+A result takes over the storage of an operand that dies in the same call when the kernel reads it element by element (in
+place); the next value of a state takes over the state's own buffer.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from graphc.ir.dim import DimLike
-from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.graph import Graph, GraphBuilder, Node, Value
 from graphc.ir.op import Pattern
 from graphc.lowering.memory import Layout, Request
 from graphc.lowering.memory import plan as plan_arena
-from graphc.ops import Fusion
+from graphc.ops import Fusion, Input
+from graphc.passes.fuse import used_dims
 
 Space = Literal["input", "output", "weight", "arena"]
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a value lives: a caller's buffer, a weight (by index), or bytes of the arena."""
+    """Where a value lives: a caller's buffer, a weight (by index), or bytes of the arena.
+
+    State lives in its input's buffer, before and after. Outputs are counted without the state's.
+    """
 
     space: Space
     index: int = 0
@@ -32,9 +38,14 @@ class Place:
 
 @dataclass(frozen=True)
 class Call:
-    """One kernel call. `in_place[r]` is the operand slot whose storage result `r` takes over."""
+    """One kernel call. `in_place[r]` is the operand slot whose storage result `r` takes over.
+
+    `sources[slot]` is the value whose bytes operand `slot` reads: reshapes followed back, and the packed copy where the
+    kernel reads one.
+    """
 
     node: Node
+    sources: tuple[Value, ...]
     operands: tuple[Place, ...]
     results: tuple[Place, ...]
     scratch: Place | None
@@ -56,12 +67,19 @@ class Plan:
     weights: tuple[tuple[Value, str], ...]
 
 
+Writer = Callable[[GraphBuilder, Value], Value]
+
+
 @dataclass(frozen=True)
 class Needs:
-    """What a kernel asks of the plan: scratch bytes, and a packing name for each weight operand it repacks."""
+    """What a kernel asks of the plan: scratch bytes, and the layout of each operand that it reads repacked.
+
+    `packing` names the layouts, equal names being equal layouts; `writers` can make them while the module runs.
+    """
 
     scratch: DimLike = 0
-    packing: Mapping[int, str] | None = None
+    packing: Mapping[int, str] = field(default_factory=dict)
+    writers: Mapping[int, Writer] = field(default_factory=dict)
 
 
 def origin(graph: Graph, value: Value) -> Value:
@@ -94,98 +112,253 @@ def reads_in_place(body: Graph, slot: int) -> bool:
 def make_plan(graph: Graph, needs: Callable[[Node], Needs], static: frozenset[int]) -> Plan:
     """Plans a fused graph.
 
-    `needs` is asked once per fusion node; `static` are the ids of build-time nodes (see `passes.fuse`).
+    `needs` is asked once per kernel call; `static` are the ids of build-time nodes (see `passes.fuse`).
     """
-    fusions = [n for n in graph.nodes if isinstance(n.op, Fusion)]
-    order = {n.id: i for i, n in enumerate(fusions)}
-    last = _last_reads(graph, order)
-    out_index = {origin(graph, v): i for i, (_, v) in enumerate(graph.outputs)}
-    in_index = {n.values[0]: i for i, n in enumerate(graph.inputs)}
+    return _Planner(graph, needs, static).plan()
 
-    weights: dict[tuple[Value, str], int] = {}
-    storage: dict[Value, int] = {}  # arena value -> request
-    requests: list[Request] = []
-    drafts: list[tuple[Node, list[Place], list[Place], Place | None, list[int | None]]] = []
-    for node in fusions:
-        need, now = needs(node), order[node.id]
-        sources = [origin(graph, v) for v in node.operands]
-        operands: list[Place] = []
-        for slot, source in enumerate(sources):
-            if source in in_index:
-                operands.append(Place("input", in_index[source]))
-            elif source in out_index:
-                operands.append(Place("output", out_index[source]))
-            elif source.node in static:
-                key = (node.operands[slot], (need.packing or {}).get(slot, ""))
-                operands.append(Place("weight", weights.setdefault(key, len(weights))))
-            else:
-                operands.append(Place("arena", storage[source]))
+
+@dataclass
+class _Step:
+    """A kernel call on its way into the plan: `sources` as in `Call`."""
+
+    node: Node
+    sources: list[Value]
+    need: Needs
+
+
+class _Planner:
+    def __init__(
+        self, graph: Graph, needs: Callable[[Node], Needs], static: frozenset[int]
+    ) -> None:
+        self.graph, self.needs, self.static = graph, needs, static
+        self.inputs = {n.values[0]: i for i, n in enumerate(graph.inputs)}
+        self.outputs = {origin(graph, v): i for i, (_, v) in enumerate(graph.results)}
+        self.added = len(graph)  # ids of the calls that only the plan knows: packing, copies
+        self.steps: list[_Step] = []
+        self.packed: dict[tuple[Value, str], Value] = {}
+        self.state: dict[Value, int] = {}  # next value -> input whose buffer it gets
+        self.weights: dict[tuple[Value, str], int] = {}
+        self.requests: list[Request] = []
+        self.storage: dict[Value, int] = {}  # arena value -> request
+
+    def plan(self) -> Plan:
+        fusions = [n for n in self.graph.nodes if isinstance(n.op, Fusion)]
+        order, staged = _order(self.graph, fusions)
+        for state, after in self.graph.state:
+            made = origin(self.graph, after)
+            if made != state.values[0] and state.id not in staged:
+                self.state[made] = self.inputs[state.values[0]]
+        for node in order:
+            self._add(node)
+        for state, after in self.graph.state:
+            if state.id in staged:
+                self.state[self._copy(state, after)] = self.inputs[state.values[0]]
+        last = {v: now for now, step in enumerate(self.steps) for v in step.sources}
+        drafts = [self._draft(step, now, last) for now, step in enumerate(self.steps)]
+        arena = plan_arena(self.requests)
+
+        def settle(place: Place) -> Place:
+            if place.space != "arena":
+                return place
+            return Place("arena", place.index, arena.offsets[place.index])
+
+        calls = tuple(
+            Call(
+                call.node,
+                call.sources,
+                tuple(map(settle, call.operands)),
+                tuple(map(settle, call.results)),
+                settle(call.scratch) if call.scratch else None,
+                call.in_place,
+            )
+            for call in drafts
+        )
+        return Plan(calls, arena, tuple(self.weights))
+
+    # ---- Which calls there are
+
+    def _add(self, node: Node) -> None:
+        """A call, behind those that pack its run-time operands."""
+        need = self.needs(node)
+        sources = []
+        for slot, value in enumerate(node.operands):
+            source = origin(self.graph, value)
+            if slot in need.packing and source.node not in self.static:
+                source = self._pack(node, slot, value, need)
+            sources.append(source)
+        self.steps.append(_Step(node, sources, need))
+
+    def _pack(self, node: Node, slot: int, value: Value, need: Needs) -> Value:
+        """The copy of an operand in the layout a kernel reads, made by a call of its own at the first use."""
+        key = (value, need.packing[slot])
+        if key not in self.packed:
+            t = self.graph.type_of(value)
+            body = GraphBuilder("pack", self.graph.dims)
+            x = body(Input("arg0", t.dtype, t.shape))
+            result = need.writers[slot](body, x)
+            self.packed[key] = self._own(node, "pack", body, result, value)
+        return self.packed[key]
+
+    def _copy(self, state: Node, after: Value) -> Value:
+        """A call that moves a finished value into the state's buffer, which was read until the end."""
+        t = state.types[0]
+        body = GraphBuilder("copy", self.graph.dims)
+        return self._own(
+            self.graph.node(after.node),
+            "copy",
+            body,
+            body(Input("arg0", t.dtype, t.shape)),
+            after,
+        )
+
+    def _own(self, near: Node, kind: str, body: GraphBuilder, result: Value, value: Value) -> Value:
+        used = used_dims(body)
+        body.dims = {n: d for n, d in body.dims.items() if n in used}
+        op = Fusion(kind, body.build([("out0", result)]))
+        type = body.type_of(result)
+        node = Node(self.added, op, (value,), (type,), near.scope, near.span)
+        self.added += 1
+        self.steps.append(_Step(node, [origin(self.graph, value)], self.needs(node)))
+        return node.values[0]
+
+    # ---- Where everything lives
+
+    def _draft(self, step: _Step, now: int, last: Mapping[Value, int]) -> Call:
+        node = step.node
+        operands = [self._place(step, slot) for slot in range(len(step.sources))]
         results: list[Place] = []
         taken: list[int | None] = []
         for value in node.values:
-            if value in out_index:
-                results.append(Place("output", out_index[value]))
+            if value in self.state:
+                place = Place("input", self.state[value])
+                results.append(place)
+                taken.append(operands.index(place) if place in operands else None)
+                continue
+            if value in self.outputs:
+                results.append(Place("output", self.outputs[value]))
                 taken.append(None)
                 continue
             until = last.get(value, now)
-            slot_taken = _takes_over(graph, node, now, operands, requests)
-            taken.append(slot_taken)
-            if slot_taken is not None:
-                index = operands[slot_taken].index
-                requests[index] = Request(requests[index].size, requests[index].first, until)
+            slot = _takes_over(step, now, operands, self.requests)
+            taken.append(slot)
+            if slot is not None:
+                index = operands[slot].index
+                old = self.requests[index]
+                self.requests[index] = Request(old.size, old.first, until)
             else:
-                index = len(requests)
-                requests.append(Request(graph.type_of(value).nbytes, now, until))
-            storage[value] = index
+                index = len(self.requests)
+                size = node.types[value.result].nbytes
+                self.requests.append(Request(size, now, until))
+            self.storage[value] = index
             results.append(Place("arena", index))
         scratch = None
-        if need.scratch != 0:
-            scratch = Place("arena", len(requests))
-            requests.append(Request(need.scratch, now, now))
-        drafts.append((node, operands, results, scratch, taken))
-
-    arena = plan_arena(requests)
-
-    def settle(place: Place) -> Place:
-        if place.space != "arena":
-            return place
-        return Place("arena", place.index, arena.offsets[place.index])
-
-    calls = tuple(
-        Call(
-            node,
-            tuple(map(settle, operands)),
-            tuple(map(settle, results)),
-            settle(scratch) if scratch else None,
-            tuple(taken),
+        if step.need.scratch != 0:
+            scratch = Place("arena", len(self.requests))
+            self.requests.append(Request(step.need.scratch, now, now))
+        return Call(
+            node, tuple(step.sources), tuple(operands), tuple(results), scratch, tuple(taken)
         )
-        for node, operands, results, scratch, taken in drafts
-    )
-    return Plan(calls, arena, tuple(weights))
+
+    def _place(self, step: _Step, slot: int) -> Place:
+        source = step.sources[slot]
+        if source in self.inputs:
+            return Place("input", self.inputs[source])
+        if source in self.state:
+            return Place("input", self.state[source])
+        if source in self.outputs:
+            return Place("output", self.outputs[source])
+        if source.node in self.static:
+            key = (step.node.operands[slot], step.need.packing.get(slot, ""))
+            return Place("weight", self.weights.setdefault(key, len(self.weights)))
+        return Place("arena", self.storage[source])
 
 
-def _last_reads(graph: Graph, order: Mapping[int, int]) -> dict[Value, int]:
-    last: dict[Value, int] = {}
-    for node in graph.nodes:
-        if node.id in order:
-            for value in node.operands:
-                last[origin(graph, value)] = order[node.id]
-    return last
+def _order(graph: Graph, fusions: Sequence[Node]) -> tuple[list[Node], frozenset[int]]:
+    """The fusions in an order in which state is overwritten after its last read, and the states that need a copy.
+
+    It is the order of the graph but for calls that wait for the readers of a state. A state is staged, written
+    elsewhere and copied at the end, when its writer reads it out of place or a reader depends on the writer.
+    """
+    writers: dict[int, tuple[Node, Value]] = {}  # fusion that makes it -> (state, its next value)
+    staged: set[int] = set()
+    ids = {n.id for n in fusions}
+    waits: dict[int, set[int]] = {  # fusion -> those that must run before it
+        n.id: {origin(graph, v).node for v in n.operands} & ids for n in fusions
+    }
+    data = {id: frozenset(before) for id, before in waits.items()}
+    for state, after in graph.state:
+        made = origin(graph, after)
+        if made == state.values[0]:
+            continue
+        readers = {
+            n.id for n in fusions if any(origin(graph, v) == state.values[0] for v in n.operands)
+        }
+        writer = graph.node(made.node)
+        clean = isinstance(writer.op, Fusion) and made.node not in writers
+        if not clean or not _overwrites(graph, writer, state.values[0]):
+            staged.add(state.id)
+            continue
+        writers[writer.id] = (state, made)
+        waits[writer.id] |= readers - {writer.id}
+    order: list[Node] = []
+    done: set[int] = set()
+    pending = dict(waits)
+    ready = [id for id, before in pending.items() if not before]
+    heapq.heapify(ready)
+    users: dict[int, list[int]] = {id: [] for id in ids}
+    for id, before in waits.items():
+        for other in before:
+            users[other].append(id)
+    while len(order) < len(fusions):
+        if (
+            not ready
+        ):  # a reader depends on the writer: the first writer that waits for nothing else is staged
+            id = min(i for i in writers if i not in done and data[i] <= done)
+            staged.add(writers[id][0].id)
+            pending[id] = set()
+            heapq.heappush(ready, id)
+        id = heapq.heappop(ready)
+        if id in done:
+            continue
+        done.add(id)
+        order.append(graph.node(id))
+        for user in users[id]:
+            if user not in done and pending[user]:
+                pending[user] = pending[user] - {id}
+                if not pending[user]:
+                    heapq.heappush(ready, user)
+    return order, frozenset(staged)
+
+
+def _overwrites(graph: Graph, writer: Node, state: Value) -> bool:
+    """True when a fusion may write its only result over a state: it reads that nowhere, or in place."""
+    assert isinstance(writer.op, Fusion)
+    slots = [s for s, v in enumerate(writer.operands) if origin(graph, v) == state]
+    if not slots:
+        return True
+    return len(writer.types) == 1 and all(reads_in_place(writer.op.body, s) for s in slots)
 
 
 def _takes_over(
-    graph: Graph, node: Node, now: int, operands: Sequence[Place], requests: Sequence[Request]
+    step: _Step, now: int, operands: Sequence[Place], requests: Sequence[Request]
 ) -> int | None:
     """The first operand slot whose storage the result may overwrite: it dies here and is read in place."""
+    node = step.node
     assert isinstance(node.op, Fusion)
     if len(node.values) != 1:
         return None
     for slot, place in enumerate(operands):
         if place.space != "arena" or requests[place.index].last != now:
             continue
-        same = node.types[0] == graph.type_of(node.operands[slot])
-        if same and all(
-            reads_in_place(node.op.body, other) for other, p in enumerate(operands) if p == place
+        same = node.types[0] == node.op.body.inputs[slot].types[0]
+        if (
+            same
+            and slot not in step.need.packing
+            and all(
+                reads_in_place(node.op.body, other)
+                for other, p in enumerate(operands)
+                if p == place
+            )
         ):
             return slot
     return None

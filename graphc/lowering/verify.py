@@ -27,11 +27,14 @@ def verify_plan(graph: Graph, plan: Plan) -> None:
 
 def _replay(graph: Graph, plan: Plan, env: dict[str, int]) -> None:
     size = evaluate(plan.arena.size, env)
+    types = {v: t for n in graph.nodes for v, t in zip(n.values, n.types, strict=True)}
+    types |= {v: t for c in plan.calls for v, t in zip(c.node.values, c.node.types, strict=True)}
     written: dict[tuple[int, int], Value] = {}  # bytes of the arena -> whose they are
+    buffers = {i: n.values[0] for i, n in enumerate(graph.inputs)}  # caller's buffer -> whose it is
 
     def span(place: Place, value: Value) -> tuple[int, int]:
         start = evaluate(place.offset, env)
-        end = start + evaluate(graph.type_of(value).nbytes, env)
+        end = start + evaluate(types[value].nbytes, env)
         if end > size:
             raise PlanError(f"{value} ends at byte {end} of an arena of {size}")
         return start, end
@@ -45,23 +48,29 @@ def _replay(graph: Graph, plan: Plan, env: dict[str, int]) -> None:
         if call.scratch is not None:
             start = evaluate(call.scratch.offset, env)
             claim(start, start + 1, Value(-1))
-        for value, place in zip(call.node.operands, call.operands, strict=True):
-            source = origin(graph, value)
-            if place.space == "arena" and written.get(span(place, source)) != source:
+        for source, place in zip(call.sources, call.operands, strict=True):
+            lost = place.space == "arena" and written.get(span(place, source)) != source
+            lost |= place.space == "input" and buffers[place.index] != source
+            if lost:
                 raise PlanError(f"node {call.node.id} reads {source}, which is overwritten by then")
         for result, (value, place) in enumerate(zip(call.node.values, call.results, strict=True)):
+            taken = call.in_place[result]
+            if place.space == "input":
+                if place in call.operands and taken is None:
+                    raise PlanError(f"node {call.node.id} writes over the state it reads")
+                buffers[place.index] = value
             if place.space != "arena":
                 continue
             where = span(place, value)
-            for slot, (v, operand) in enumerate(
-                zip(call.node.operands, call.operands, strict=True)
-            ):
-                if operand.space == "arena" and slot != call.in_place[result]:
-                    start, end = span(operand, origin(graph, v))
-                    shared = (
-                        call.in_place[result] is not None
-                        and operand == call.operands[call.in_place[result] or 0]
-                    )
+            for slot, (source, operand) in enumerate(zip(call.sources, call.operands, strict=True)):
+                if operand.space == "arena" and slot != taken:
+                    start, end = span(operand, source)
+                    shared = taken is not None and operand == call.operands[taken]
                     if start < where[1] and where[0] < end and not shared:
                         raise PlanError(f"node {call.node.id} writes over its operand {slot}")
             claim(*where, value)
+    for state, after in graph.state:
+        index = next(i for i, n in enumerate(graph.inputs) if n.id == state.id)
+        kept = origin(graph, after)
+        if buffers[index] != kept and buffers[index].node < len(graph):
+            raise PlanError(f"state {index} ends as {buffers[index]} instead of {kept}")

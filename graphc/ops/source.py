@@ -32,12 +32,17 @@ def _checked(op: str, dtype: DType, shape: Shape) -> TensorType:
 
 @dataclass(frozen=True)
 class Input(Source):
-    """An argument of the model (or of a body graph), called `label`."""
+    """An argument of the model (or of a body graph), called `label`.
+
+    With `state` it is a variable that the caller keeps from call to call: its next value is the graph's output of the
+    same name, which a module writes over it (see `Graph.state`).
+    """
 
     name: ClassVar[str] = "input"
     label: str
     dtype: DType
     shape: Shape
+    state: bool = False
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
         """The declared type. Raises OpError E0207 for a negative dimension."""

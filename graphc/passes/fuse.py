@@ -240,7 +240,7 @@ class _Fuser:
             return inner[value]
 
         results = [(f"out{i}", place(v)) for i, v in enumerate(end.values)]
-        used = _used_dims(body)
+        used = used_dims(body)
         body.dims = {n: d for n, d in body.dims.items() if n in used}
         op = Fusion(lead.op.name if group.root is not None else "map", body.build(results))
         with b.at(lead.scope, lead.span):
@@ -250,10 +250,17 @@ class _Fuser:
     def _own_outputs(
         self, b: GraphBuilder, outputs: Sequence[tuple[str, Value]]
     ) -> list[tuple[str, Value]]:
-        """Copies outputs that no kernel writes for themselves: inputs, build-time values, one value named twice."""
+        """Copies outputs that no kernel writes for themselves: inputs, build-time values, one value named twice.
+
+        State that stays as it is needs no copy: it is there.
+        """
         written: set[Value] = set()
         result = []
+        same = {name for name, value in outputs if self._is_state(b, name, value)}
         for name, value in outputs:
+            if name in same:
+                result.append((name, value))
+                continue
             origin = value
             while b.node_of(origin).op.alias:
                 origin = b.node_of(origin).operands[0]
@@ -261,16 +268,21 @@ class _Fuser:
                 t = b.type_of(value)
                 copy = GraphBuilder("copy", self.graph.dims)
                 x = copy(Input("arg0", t.dtype, t.shape))
-                used = _used_dims(copy)
+                used = used_dims(copy)
                 copy.dims = {n: d for n, d in copy.dims.items() if n in used}
                 value = origin = b(Fusion("map", copy.build([("out0", x)])), value)
             written.add(origin)
             result.append((name, value))
         return result
 
+    @staticmethod
+    def _is_state(b: GraphBuilder, name: str, value: Value) -> bool:
+        op = b.node_of(value).op
+        return isinstance(op, Input) and op.state and op.label == name
 
-def _used_dims(b: GraphBuilder) -> set[str]:
-    """Named dims in types and attributes."""
+
+def used_dims(b: GraphBuilder) -> set[str]:
+    """Named dims in the types and attributes of a builder's nodes."""
     names: set[str] = set()
     for node in b.nodes:
         names.update(node.op.dim_names)

@@ -27,7 +27,7 @@ extern "C" {
 #endif
 
 /* Raised when a struct or a function below changes incompatibly. */
-#define GRAPHC_ABI_VERSION 1
+#define GRAPHC_ABI_VERSION 2
 #define GRAPHC_MAX_RANK 8
 
 /* What every function returns. Anything but GRAPHC_OK comes with a sentence in graphc_error(). */
@@ -50,10 +50,12 @@ typedef enum graphc_dtype {
 } graphc_dtype;
 
 /* A dense, row-major tensor in the caller's memory. `data` needs no particular alignment (a pointer that is not even
- * aligned to its element is copied first). Outputs must overlap neither inputs nor each other. */
+ * aligned to its element is copied first). Outputs must overlap neither inputs nor each other.
+ * An input that is state (graphc_port.state) is read and then overwritten with its next value: the weights of a training
+ * step, say. It must overlap nothing. After an error it may hold anything. */
 typedef struct graphc_tensor {
     const char *name; /* of the input or output; NULL: the one at this position */
-    void *data;       /* inputs are only read */
+    void *data;       /* inputs are only read, but for those that are state */
     size_t bytes;     /* size of the buffer; for an input 0 means: what the shape needs */
     int32_t dtype;    /* a graphc_dtype; filled in for outputs */
     int32_t rank;     /* filled in for outputs */
@@ -67,6 +69,7 @@ typedef struct graphc_port {
     int32_t rank;
     int64_t fixed[GRAPHC_MAX_RANK];     /* the size of an axis, -1 where it depends on named dims */
     const char *axes[GRAPHC_MAX_RANK];  /* the same as text: "28", "N", "2*T + 1" */
+    int32_t state;                      /* 1: an input that the call overwrites with its next value */
 } graphc_port;
 
 typedef struct graphc_dim {

@@ -245,10 +245,15 @@ static int match_outputs(graphc_tensor *outputs, size_t n, graphc_tensor **found
 
 static int check_buffers(const graphc_tensor **in, const size_t *in_bytes, graphc_tensor **out) {
     const graphc_info *info = &graphc_module_tables.info;
-    for (size_t i = 0; i < info->n_inputs; i++)
+    for (size_t i = 0; i < info->n_inputs; i++) {
         if (!in[i]->data && in_bytes[i])
             return graphc_fail(GRAPHC_ERROR_ARGUMENT, "input `%s` has no data: it needs %zu bytes",
                                info->inputs[i].name, in_bytes[i]);
+        for (size_t j = 0; j < info->n_inputs && info->inputs[i].state; j++)
+            if (i != j && overlap(in[i]->data, in_bytes[i], in[j]->data, in_bytes[j]))
+                return graphc_fail(GRAPHC_ERROR_ARGUMENT, "the buffer of state `%s` overlaps input `%s`",
+                                   info->inputs[i].name, info->inputs[j].name);
+    }
     for (size_t i = 0; i < info->n_outputs; i++) {
         for (size_t j = 0; j < info->n_inputs; j++)
             if (overlap(out[i]->data, out[i]->bytes, in[j]->data, in_bytes[j]))
@@ -371,9 +376,12 @@ static int run(graphc_model *model, const graphc_tensor *inputs, size_t n_inputs
     if (model->debug && !status) status = check_guard(model, "the arena", memory, (size_t)arena_bytes);
     for (size_t i = 0; i < n_in && model->debug && !status; i++) {
         status = check_guard(model, t->info.inputs[i].name, in_data[i], in_bytes[i]);
-        if (!status && in_bytes[i] && memcmp(in_data[i], in[i]->data, in_bytes[i]))
+        if (!status && in_bytes[i] && !t->info.inputs[i].state && memcmp(in_data[i], in[i]->data, in_bytes[i]))
             status = graphc_fail(GRAPHC_ERROR_INTERNAL, "a kernel wrote to input `%s`", t->info.inputs[i].name);
     }
+    for (size_t i = 0; i < n_in; i++)
+        if (t->info.inputs[i].state && in_data[i] != in[i]->data && in_bytes[i])
+            memcpy(in[i]->data, in_data[i], in_bytes[i]);
     for (size_t i = 0; i < n_out; i++) {
         if (model->debug && !status)
             status = check_guard(model, t->info.outputs[i].name, out_data[i], out[i]->bytes);

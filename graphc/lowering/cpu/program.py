@@ -123,7 +123,7 @@ def emit_main(
         inputs = [t.arg(f"in{i}", t.handle("uint8")) for i in range(len(graph.inputs))]
         weights = t.arg("weights", t.handle("uint8"))
         arena = t.arg("arena", t.handle("uint8"))
-        outputs = [t.arg(f"out{i}", t.handle("uint8")) for i in range(len(graph.outputs))]
+        outputs = [t.arg(f"out{i}", t.handle("uint8")) for i in range(len(graph.results))]
         dims = {name: t.arg(name, t.int64()) for name in graph.dims}
         fault = t.arg("fault", t.handle("int64"))
         clock = t.arg("clock", t.handle("uint64"))

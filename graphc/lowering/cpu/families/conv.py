@@ -42,7 +42,7 @@ from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.sharing import shared_loop
 from graphc.lowering.cpu.tiling import RowTiles
 
-__all__ = ["ConvSpec", "ConvTile", "choose_conv", "emit_conv", "is_matmul", "pack_conv"]
+__all__ = ["ConvSpec", "ConvTile", "choose_conv", "emit_conv", "is_matmul"]
 
 # Weights up to this size stay in a core's second-level cache while it walks over pixels.
 _RESIDENT_BYTES = 1_300_000
@@ -184,22 +184,6 @@ def choose_conv(spec: ConvSpec, target: CpuTarget) -> ConvTile:
         threads=worth_threads(spec.flops, spec.weight_bytes),
         ahead=16 if spec.weight_bytes > _RESIDENT_BYTES and spec.channels >= 16 else 0,
     )
-
-
-def pack_conv(w: np.ndarray, nr: int, groups: int = 1) -> np.ndarray:
-    """Weights ``[OC, IC / groups, *kernel]`` as ``[groups, OC / groups / nr, *kernel, IC, nr]``.
-
-    Output channels beyond the last one of a group are zero.
-    """
-    features, channels, *kernel = w.shape
-    per_group = features // groups
-    panels = -(-per_group // nr)
-    grouped = w.reshape(groups, per_group, channels, *kernel)
-    packed = np.zeros((groups, panels * nr, channels, *kernel), w.dtype)
-    packed[:, :per_group] = grouped
-    packed = packed.reshape(groups, panels, nr, channels, *kernel)
-    spatial = tuple(range(4, 4 + len(kernel)))
-    return np.ascontiguousarray(packed.transpose(0, 1, *spatial, 3, 2))
 
 
 def emit_conv(

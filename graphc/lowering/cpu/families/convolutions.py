@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from graphc.ir.dim import DimLike, product
-from graphc.ir.graph import Node
+from graphc.ir.graph import GraphBuilder, Node, Value
 from graphc.lowering.cpu.emit import View
-from graphc.lowering.cpu.families.conv import ConvSpec, choose_conv, emit_conv, pack_conv
+from graphc.lowering.cpu.families.conv import ConvSpec, choose_conv, emit_conv
 from graphc.lowering.cpu.families.conv_transpose import (
     HoledConvSpec,
     choose_holed_conv,
     emit_holed_conv,
 )
-from graphc.lowering.cpu.families.depthwise import DepthwiseSpec, emit_depthwise, pack_depthwise
+from graphc.lowering.cpu.families.depthwise import DepthwiseSpec, emit_depthwise
 from graphc.lowering.cpu.families.epilogue import Epilogue
-from graphc.lowering.cpu.families.products import DTYPES, operand_slots, product_kernel
+from graphc.lowering.cpu.families.packing import write_conv, write_depthwise
+from graphc.lowering.cpu.families.products import (
+    DTYPES,
+    Matrices,
+    operand_slots,
+    product_kernel,
+)
 from graphc.lowering.cpu.families.strides import Axis, Product, strides_of
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.io import KernelIO
-from graphc.lowering.cpu.kernel import Array, Kernel, Packing, dim_expr
-from graphc.ops import ConvGeneral, Fusion
+from graphc.lowering.cpu.kernel import Kernel, Packing, dim_expr
+from graphc.ops import ConvGeneral, Fusion, Reshape, Transpose
 
 
 def select_convolution(
@@ -27,19 +33,21 @@ def select_convolution(
     """A kernel for a fusion whose root is a `conv_general` that reads inside its input, else None.
 
     The passes have made it so: channels last, borders stored (no positive padding), holes in the input
-    only with strides of 1 and padding of less than an element. The weight is packed when the module is
-    built.
+    only with strides of 1 and padding of less than an element. The weight is packed: when the module
+    is built where it is known then (`static`), else while it runs.
     """
     op = root.op
     assert isinstance(op, ConvGeneral)
     slots = operand_slots(fusion, root)
     dtype = str(root.types[0].dtype.numpy)
-    if slots is None or slots[1] not in static or dtype not in DTYPES or root.types[0].size == 0:
+    if slots is None or dtype not in DTYPES or root.types[0].size == 0:
         return None
     inside = all(
         n < step for pair, step in zip(op.padding, op.lhs_dilation, strict=True) for n in pair
     )
-    if not (op.channels_last and inside):
+    weight = fusion.body.type_of(root.operands[1]).shape
+    packs = slots[1] in static or _is_filter(weight)
+    if not (op.channels_last and inside and packs):
         return None
     if set(op.lhs_dilation) != {1}:
         holed = set(op.strides) == {1}
@@ -47,6 +55,15 @@ def select_convolution(
     if _is_product(op, fusion, root):
         return _product(fusion, root, slots, target)
     return _windows(fusion, root, slots, dtype, target)
+
+
+_FILTER_TAPS = 11 * 11  # AlexNet's first layer: the largest filter of the models people use
+
+
+def _is_filter(shape: tuple[DimLike, ...]) -> bool:
+    """True for a run-time weight that is worth packing: not the other operand of a weight gradient."""
+    taps = product(shape[2:])
+    return all(isinstance(d, int) for d in shape) and isinstance(taps, int) and taps <= _FILTER_TAPS
 
 
 def _is_product(op: ConvGeneral, fusion: Fusion, root: Node) -> bool:
@@ -67,8 +84,11 @@ def _product(
         Axis(features, 0, 1, (len(pixels),)),
         Axis(channels, 1, features),
     )
-    matrices = Packing("pointwise", lambda w: w.reshape(w.shape[0], w.shape[1]).T)
-    return product_kernel(fusion, root, slots, shape, target, matrices)
+
+    def matrices(b: GraphBuilder, w: Value) -> Value:
+        return b(Transpose((1, 0)), b(Reshape((features, channels)), w))
+
+    return product_kernel(fusion, root, slots, shape, target, Matrices("pointwise", matrices))
 
 
 def _windows(
@@ -119,12 +139,16 @@ def _windows(
         weight = View(memory.buffer, dtype, strides_of(packed), memory.offset)
         emit_conv(spec(n, tuple(out)), target, data, weight, epilogue.finish, tile=tile)
 
-    def pack(array: Array) -> Array:
-        return pack_depthwise(array) if depthwise else pack_conv(array, tile.nr, op.groups)
+    packing = Packing.written("depthwise", write_depthwise) if depthwise else _packing(op, tile.nr)
+    family = "depthwise" if depthwise else "conv"
+    return Kernel(family, emit, packing={slots[1]: packing})
 
-    name = "depthwise" if depthwise else f"conv/{op.groups}/{tile.nr}"
-    packing = {slots[1]: Packing(name, pack)}
-    return Kernel("depthwise" if depthwise else "conv", emit, packing=packing)
+
+def _packing(op: ConvGeneral, nr: int) -> Packing:
+    def write(b: GraphBuilder, w: Value) -> Value:
+        return write_conv(b, w, nr, op.groups)
+
+    return Packing.written(f"conv/{op.groups}/{nr}", write)
 
 
 def _holed(
@@ -170,11 +194,7 @@ def _holed(
             tile=tile,
         )
 
-    def pack(array: Array) -> Array:
-        return pack_conv(array, tile.nr, op.groups)
-
-    name = f"conv/{op.groups}/{tile.nr}"
-    return Kernel("conv_transpose", emit, packing={slots[1]: Packing(name, pack)})
+    return Kernel("conv_transpose", emit, packing={slots[1]: _packing(op, tile.nr)})
 
 
 def _cropped(

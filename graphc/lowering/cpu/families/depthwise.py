@@ -10,8 +10,6 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
-import numpy as np
-
 from graphc.lowering.cpu.emit import (
     Extent,
     Finish,
@@ -30,7 +28,7 @@ from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.sharing import shared_loop
 from graphc.lowering.cpu.tiling import RowTiles, channel_blocks
 
-__all__ = ["DepthwiseSpec", "emit_depthwise", "pack_depthwise"]
+__all__ = ["DepthwiseSpec", "emit_depthwise"]
 
 # Taps up to this many are unrolled; above, only those of the last dimension are.
 _UNROLLED_TAPS = 30
@@ -68,11 +66,6 @@ class DepthwiseSpec:
         return product((self.batch, *self.output, per))
 
 
-def pack_depthwise(w: np.ndarray) -> np.ndarray:
-    """Weights ``[C, 1, *kernel]`` as ``[*kernel, C]``."""
-    return np.ascontiguousarray(np.moveaxis(w[:, 0], 0, -1))
-
-
 def emit_depthwise(
     spec: DepthwiseSpec, target: CpuTarget, x: Operand, w: View, finish: Finish
 ) -> None:
@@ -83,7 +76,7 @@ def emit_depthwise(
         target: the instruction set.
         x: read at ``(n, *positions, c)``, where output ``o`` reads positions
             ``o * stride + tap * dilation``: position 0 is the first tap of output 0, in the halo.
-        w: weights as :func:`pack_depthwise` makes them, indexed ``(*tap, c)``.
+        w: weights as ``packing.pack_depthwise`` makes them, indexed ``(*tap, c)``.
         finish: receives results at index ``(n, *output, c)``.
     """
     lanes = target.lanes(spec.dtype)

@@ -69,12 +69,13 @@ def fill_border(view: View, shape: Sequence[Extent], pad: Pad, target: CpuTarget
     """
     lanes = target.lanes(view.dtype)
     flat = View(view.buffer, view.dtype, (1,), view.offset)
+    dtype = "float32" if view.dtype == "bfloat16" else view.dtype
 
     def run(start: Extent, length: Extent) -> None:
         along(
             length,
             lanes,
-            lambda at, n: flat.store(splat(const(pad.value, view.dtype), n), (start + at,)),
+            lambda at, n: flat.store(splat(const(pad.value, dtype), n), (start + at,)),
         )
 
     def walk(dim: int, base: Extent) -> None:

@@ -4,7 +4,7 @@ A tile of ``mr`` rows by ``nr`` columns of C lives in vector registers while the
 element of A is broadcast against ``nr / lanes`` vectors of B. Rows are emitted outermost, since LLVM
 otherwise keeps all broadcasts alive and spills. B comes in one of three layouts:
 
-* ``packed``: constant weights, ``[batch..., ceil(N / nr), K, nr]`` as :func:`pack_matmul` makes them,
+* ``packed``: constant weights, ``[batch..., ceil(N / nr), K, nr]`` as `packing.pack_matmul` makes them,
   zero in the columns beyond N;
 * ``rows``: an operand of the run ``[batch..., K, N]`` whose rows are contiguous;
 * ``columns``: one ``[batch..., N, K]`` whose columns (of B) are contiguous, as keys in attention.
@@ -47,7 +47,6 @@ from graphc.lowering.cpu.families.matmul_spec import (
     MatmulTile,
     choose_matmul,
     needs_scratch,
-    pack_matmul,
     scratch_bytes,
     scratch_slots,
 )
@@ -58,9 +57,9 @@ from graphc.lowering.cpu.tiling import RowTiles
 __all__ = [
     "MatmulSpec",
     "MatmulTile",
+    "accumulate",
     "choose_matmul",
     "emit_matmul",
-    "pack_matmul",
     "scratch_bytes",
 ]
 
@@ -122,7 +121,7 @@ def _emit_in_place(spec: MatmulSpec, tile: MatmulTile, a: Operand, b: View, fini
             def one(row: Extent, count: int) -> None:
                 # Packed panels are padded, so whole vectors are read there and nowhere else.
                 read = -(-width // tile.lanes) * tile.lanes if spec.b == "packed" else width
-                acc = _accumulate(spec, tile, a, b, batch, row, count, read, b_index)
+                acc = accumulate(spec, tile, a, b, batch, row, count, read, b_index)
                 for i in range(count):
                     for column, lanes in vector_pieces(width, tile.lanes):
                         index = (*batch, row + i, panel * tile.nr + column)
@@ -146,7 +145,7 @@ def _emit_in_place(spec: MatmulSpec, tile: MatmulTile, a: Operand, b: View, fini
     )
 
 
-def _accumulate(
+def accumulate(
     spec: MatmulSpec,
     tile: MatmulTile,
     a: Operand,
@@ -156,8 +155,13 @@ def _accumulate(
     rows: int,
     width: int,
     b_index: Callable[[Extent, int], tuple[Extent, ...]],
+    *,
+    ahead: Callable[[Extent], None] | None = None,
 ) -> Registers:
-    """The loop over K of one register tile; ``width`` columns of B are read at ``b_index``."""
+    """The loop over K of one register tile; ``width`` columns of B are read at ``b_index``.
+
+    ``ahead(k)`` emits what else should be fetched at each step.
+    """
     pieces = vector_pieces(width, tile.lanes)
     acc = Registers(rows, width, spec.dtype)
     for i in range(rows):
@@ -168,6 +172,8 @@ def _accumulate(
         if tile.ahead:
             for column, _ in pieces:
                 prefetch(b.address(b_index(k + tile.ahead, column)))
+        if ahead is not None:
+            ahead(k)
         vectors = [bind(b.load(b_index(k, column), lanes)) for column, lanes in pieces]
         for i in range(rows):
             scalar = bind(a.load((*batch, row + i, k)))
@@ -241,7 +247,7 @@ def _multiply_copied(
     start = panel * tile.nr
 
     def accumulate(row: Extent, count: int) -> Registers:
-        return _accumulate(
+        return accumulate(
             spec, tile, a, copy, batch, row, count, tile.nr, lambda k, column: (k, column)
         )
 

@@ -24,7 +24,6 @@ __all__ = [
     "MatmulTile",
     "choose_matmul",
     "needs_scratch",
-    "pack_matmul",
     "register_rows",
     "scratch_bytes",
     "scratch_slots",
@@ -172,17 +171,6 @@ def choose_matmul(spec: MatmulSpec, target: CpuTarget) -> MatmulTile:
         threads=worth_threads(spec.flops, product((*spec.batch, spec.n, spec.k, item))),
         ahead=16 if weights is not None and weights > _RESIDENT_BYTES and spec.b == "packed" else 0,
     )
-
-
-def pack_matmul(b: np.ndarray, nr: int) -> np.ndarray:
-    """Weights ``[..., K, N]`` in panels ``[..., ceil(N / nr), K, nr]``, zero beyond column N."""
-    *batch, k, n = b.shape
-    panels = -(-n // nr)
-    packed = np.zeros((*batch, panels, k, nr), b.dtype)
-    for panel in range(panels):
-        width = min(nr, n - panel * nr)
-        packed[..., panel, :, :width] = b[..., :, panel * nr : panel * nr + width]
-    return packed
 
 
 def needs_scratch(spec: MatmulSpec) -> bool:

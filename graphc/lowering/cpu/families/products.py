@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from graphc.ir.dim import DimLike
-from graphc.ir.graph import Node
+from graphc.ir.dim import product as dim_product
+from graphc.ir.graph import GraphBuilder, Node, Value
 from graphc.lowering.cpu.emit import Expr, Extent, View
 from graphc.lowering.cpu.families.epilogue import Epilogue
 from graphc.lowering.cpu.families.matmul import (
     MatmulSpec,
     choose_matmul,
     emit_matmul,
-    pack_matmul,
     scratch_bytes,
 )
+from graphc.lowering.cpu.families.packing import write_matmul
 from graphc.lowering.cpu.families.strides import Axis, Product, read_product
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.generic.index import unflatten
 from graphc.lowering.cpu.io import KernelIO
 from graphc.lowering.cpu.kernel import Kernel, Packing, dim_expr
-from graphc.ops import DotGeneral, Fusion
+from graphc.ops import DotGeneral, Fusion, Reshape, Transpose
 
-Array = np.ndarray[Any, np.dtype[Any]]
 DTYPES = ("float32", "float64")
 
 
@@ -47,17 +46,25 @@ def select_product(
     if product is None:
         return None
 
-    def matrices(array: Array) -> Array:
+    def matrices(b: GraphBuilder, x: Value) -> Value:
         order = op.rhs_batch + op.rhs_contract + op.rhs_free(rhs.rank)
-        batch = tuple(array.shape[i] for i in op.rhs_batch)
-        k = int(np.prod([array.shape[i] for i in op.rhs_contract], dtype=np.int64))
-        stacked: Array = array.transpose(order).reshape(*batch, k, -1)
-        return stacked
+        batch = tuple(rhs.shape[i] for i in op.rhs_batch)
+        k = dim_product(rhs.shape[i] for i in op.rhs_contract)
+        n = dim_product(rhs.shape[i] for i in op.rhs_free(rhs.rank))
+        return b(Reshape((*batch, k, n)), b(Transpose(order), x))
 
     name = f"dot{op.rhs_batch}{op.rhs_contract}"
     return product_kernel(
-        fusion, root, slots, product, target, Packing(name, matrices) if packed else None
+        fusion, root, slots, product, target, Matrices(name, matrices) if packed else None
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Matrices:
+    """How an operand becomes [batch..., k, n]; equal names mean equal ways."""
+
+    name: str
+    write: Callable[[GraphBuilder, Value], Value]
 
 
 def product_kernel(
@@ -66,12 +73,12 @@ def product_kernel(
     slots: tuple[int, int],
     product: Product,
     target: CpuTarget,
-    matrices: Packing | None,
+    matrices: Matrices | None,
 ) -> Kernel | None:
     """The matmul family on a root that is `product` of two operands of the kernel.
 
-    `matrices` makes [batch..., k, n] of a rhs that is packed when the module is built; None reads it
-    at run time. The result is None where no layout of the family fits.
+    `matrices` is for a rhs that is read packed; None reads it as it lies. The
+    result is None where no layout of the family fits.
     """
     dtype = str(root.types[0].dtype.numpy)
     layout = "packed" if matrices is not None else _layout(product)
@@ -113,9 +120,10 @@ def product_kernel(
 
     packing = {}
     if matrices is not None:
-        to_matrices = matrices.pack
-        packing[slots[1]] = Packing(
-            f"{matrices.name}/{tile.nr}", lambda array: pack_matmul(to_matrices(array), tile.nr)
+        to_matrices = matrices.write
+        packing[slots[1]] = Packing.written(
+            f"{matrices.name}/{tile.nr}",
+            lambda b, x: write_matmul(b, to_matrices(b, x), tile.nr),
         )
     return Kernel("matmul", emit, scratch_bytes(spec, target), dtype, packing)
 

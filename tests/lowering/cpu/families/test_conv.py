@@ -11,7 +11,8 @@ import torch
 
 from graphc.lowering.cpu import vmath
 from graphc.lowering.cpu.emit import Expr, kernel
-from graphc.lowering.cpu.families.conv import ConvSpec, choose_conv, emit_conv, is_matmul, pack_conv
+from graphc.lowering.cpu.families.conv import ConvSpec, choose_conv, emit_conv, is_matmul
+from graphc.lowering.cpu.families.packing import pack_conv
 from graphc.lowering.cpu.features import CpuTarget
 from tests.lowering.cpu.harness import TARGETS, build, guarded, misaligned, target_id
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from graphc.lowering.cpu.emit import Expr, kernel
-from graphc.lowering.cpu.families.conv import pack_conv
 from graphc.lowering.cpu.families.conv_transpose import (
     HoledConvSpec,
     choose_holed_conv,
     emit_holed_conv,
     halo,
 )
+from graphc.lowering.cpu.families.packing import pack_conv
 from tests.lowering.cpu.harness import TARGETS, build, guarded, misaligned
 
 V3 = TARGETS[1]

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from graphc.lowering.cpu.emit import Expr, kernel
-from graphc.lowering.cpu.families.depthwise import DepthwiseSpec, emit_depthwise, pack_depthwise
+from graphc.lowering.cpu.families.depthwise import DepthwiseSpec, emit_depthwise
+from graphc.lowering.cpu.families.packing import pack_depthwise
 from graphc.lowering.cpu.features import CpuTarget
 from tests.lowering.cpu.harness import TARGETS, build, guarded, misaligned, target_id
 

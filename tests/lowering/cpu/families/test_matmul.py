@@ -13,9 +13,9 @@ from graphc.lowering.cpu.families.matmul import (
     MatmulSpec,
     choose_matmul,
     emit_matmul,
-    pack_matmul,
     scratch_bytes,
 )
+from graphc.lowering.cpu.families.packing import pack_matmul
 from graphc.lowering.cpu.features import CpuTarget
 from tests.lowering.cpu.harness import TARGETS, Library, build, guarded, misaligned, target_id
 
