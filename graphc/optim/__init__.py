@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from graphc.optim.adam import Adam, AdamW, NAdam, RAdam
 from graphc.optim.base import ArgumentError, Optimizer, Result, Schedule, Slot, Update
+from graphc.optim.groups import NO_DECAY, ParamGroup, matches
 from graphc.optim.lamb import Lamb
 from graphc.optim.lion import Lion
 from graphc.optim.rmsprop import Adadelta, Adagrad, RMSprop
+from graphc.optim.rule import MICRO, STEP, Applied, Rule
 from graphc.optim.schedules import (
     Chain,
     ConstantFactor,
@@ -22,15 +24,27 @@ from graphc.optim.schedules import (
     Warmup,
 )
 from graphc.optim.sgd import SGD
+from graphc.optim.transform import (
+    accumulated,
+    averaged,
+    chosen,
+    clip_grad_norm,
+    clip_grad_value,
+    grad_norm,
+)
 
 __all__ = [
+    "MICRO",
+    "NO_DECAY",
     "OPTIMIZERS",
     "SCHEDULES",
     "SGD",
+    "STEP",
     "Adadelta",
     "Adagrad",
     "Adam",
     "AdamW",
+    "Applied",
     "ArgumentError",
     "Chain",
     "ConstantFactor",
@@ -45,15 +59,24 @@ __all__ = [
     "NAdam",
     "OneCycle",
     "Optimizer",
+    "ParamGroup",
     "Polynomial",
     "RAdam",
     "RMSprop",
     "Result",
+    "Rule",
     "Schedule",
     "Slot",
     "Step",
     "Update",
     "Warmup",
+    "accumulated",
+    "averaged",
+    "chosen",
+    "clip_grad_norm",
+    "clip_grad_value",
+    "grad_norm",
+    "matches",
 ]
 
 _OPTIMIZERS: tuple[type[Optimizer], ...] = (
