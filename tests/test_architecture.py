@@ -32,6 +32,7 @@ ROOMS = (
     "diagram",
     "driver",
     "model",
+    "train",
     "cli",
     "__main__",
 )
