@@ -34,7 +34,7 @@ class Applied:
     """What `Rule.apply` makes: next values by name, and two f64 scalars worth a look."""
 
     parameters: dict[str, Value]
-    state: dict[str, Value]
+    state: dict[str, Value]  # in the order of `Rule.state`
     rate: Value
     norm: Value
 
@@ -141,7 +141,9 @@ class Rule:
             fresh = {k: chosen(b, due, v, state[k]) for k, v in fresh.items()}
         lr = self.optimizer.lr
         rate = rates[lr] if lr in rates else self.schedule.rate(b, done, lr)
-        return Applied(updated, {**next_state, **fresh}, rate, norm)
+        found = {**next_state, **fresh}
+        names = self.state({path: b.type_of(v) for path, v in parameters.items()})
+        return Applied(updated, {name: found[name] for name in names}, rate, norm)
 
     def _gather(
         self,
