@@ -10,14 +10,14 @@ E04xx   arguments
 E05xx   blocks, loops, limits, imports
 E06xx   weights
 E07xx   modules, run time, targets
-E08xx   gradients; parsed and checked, but not compiled yet
+E08xx   scans, gradients
 E09xx   the text form of a graph
 ======  =============================================
 """
 
 from __future__ import annotations
 
-from graphc.codes import arguments, blocks, gradients, graph, later, names, shapes, syntax, weights
+from graphc.codes import arguments, blocks, gradients, graph, names, scans, shapes, syntax, weights
 from graphc.codes.info import CodeInfo
 
 __all__ = ["CODES", "CodeInfo"]
@@ -29,7 +29,7 @@ CODES: dict[str, CodeInfo] = {
     **arguments.CODES,
     **blocks.CODES,
     **weights.CODES,
-    **later.CODES,
+    **scans.CODES,
     **gradients.CODES,
     **graph.CODES,
 }

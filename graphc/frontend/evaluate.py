@@ -22,6 +22,7 @@ from graphc.frontend.scope import Frame, assigned
 from graphc.frontend.values import (
     POISON,
     Method,
+    Scanned,
     Shared,
     Spec,
     SubChainValue,
@@ -144,6 +145,14 @@ class Expressions(Calls):
         for table in (frame.env, frame.module.names, BUILTINS):
             if node.id in table:
                 return table[node.id]
+        if node.id in frame.inside:
+            self.report.fail(
+                "E0301",
+                f"`{node.id}` exists inside of its scan only",
+                node.span,
+                related=[(frame.inside[node.id], "the scan")],
+                help=f"`emit {node.id}` there stacks it, and `{node.id}.stacked` is what it stacked",
+            )
         if any(name.id == node.id for name in assigned(frame.definition.body)):
             self.report.fail("E0301", f"`{node.id}` has no value yet", node.span, "used too early")
         undefined(self.report, node, [*frame.env, *frame.module.names, *BUILTINS])
@@ -258,6 +267,8 @@ class Expressions(Calls):
             known = list(target.cls.methods) if isinstance(target, LayerClass) else []
             if name in known:
                 return Method(value, name, (), node.span)
+        elif isinstance(value, Scanned):
+            return self._scanned(value, node)
         elif isinstance(value, Tensor):
             known = ["shape", "dtype"]
             if name in known:
@@ -272,6 +283,23 @@ class Expressions(Calls):
             else f"it has {', '.join(f'`{k}`' for k in known)}"
             if known
             else None,
+        )
+
+    def _scanned(self, value: Scanned, node: ast.Attribute) -> Tensor:
+        """`h.stacked` and `h.last` after a scan. Reports E0302."""
+        name = node.name.id
+        found = {"stacked": value.stacked, "last": value.last}.get(name)
+        if found is not None:
+            return found
+        help = {
+            "stacked": f"`emit {value.name}` in the scan stacks it",
+            "last": f"only carries have a last value; `{value.name}.stacked[-1]` is the last that was emitted",
+        }
+        self.report.fail(
+            "E0302",
+            f"the scanned `{value.name}` has no `{name}`",
+            node.name.span,
+            help=help.get(name, "it has `stacked` and `last`"),
         )
 
     def _subscript(self, node: ast.Subscript, frame: Frame) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from graphc.frontend.modules import Module
 from graphc.frontend.values import Shared
-from graphc.ir.graph import Scope
+from graphc.ir.graph import Scope, Value
 from graphc.source import Span
 from graphc.syntax import ast
 
@@ -33,6 +33,8 @@ class Frame:
     counts: dict[str, int] = field(default_factory=dict)  # how often a base was asked for
     reserved: frozenset[str] = frozenset()
     shared: Shared | None = None
+    emitting: dict[str, tuple[Value, Span]] | None = None  # in a scan: what a step emits, and where
+    inside: dict[str, Span] = field(default_factory=dict)  # names of bodies of scans that are over
     failed: bool = (
         False  # a branch was not decided, or a body failed: a missing return says nothing
     )

@@ -12,8 +12,8 @@ from graphc.frontend.layers.base import LayerClass
 from graphc.frontend.limits import LimitError
 from graphc.frontend.names import unbound_dims, uses
 from graphc.frontend.report import FailedError
+from graphc.frontend.scans import Scans
 from graphc.frontend.scope import Frame, joined
-from graphc.frontend.stages import Stages
 from graphc.frontend.store import initializer_text
 from graphc.frontend.values import (
     POISON,
@@ -42,7 +42,7 @@ class Returned:
     value: Any
 
 
-class Statements(Stages):
+class Statements(Scans):
     """Runs bodies of models and blocks. `fixed` are dims given from outside, `outputs` what the model puts out."""
 
     fixed: Mapping[str, int]
@@ -302,17 +302,7 @@ class Statements(Stages):
         notes = [", ".join(f"{n} = {shown(v)}" for n, v in known.items())] if known else []
         self.report.fail("E0520", message, node.test.span, "does not hold", notes=notes)
 
-    # ---- What is parsed and not compiled ------------------------------------------------------
-
-    def _scan(self, node: ast.Scan, frame: Frame) -> None:
-        for part in (*(i.sequence for i in node.inputs), *(c.initial for c in node.carries)):
-            self.attempt(part, frame)
-        self.report.fail(
-            "E0801",
-            "`scan` cannot be compiled yet",
-            node.span.source.span(node.span.start, node.span.start + 4),
-            help="a loop with a fixed number of steps can be a `for`",
-        )
+    # ---- What is said elsewhere ---------------------------------------------------------------
 
     def _checkpoint(self, node: ast.Checkpoint, frame: Frame) -> Returned | None:
         return self.body(node.body, frame)  # says something about training only
@@ -331,7 +321,7 @@ _RUN: dict[type[ast.Node], Callable[[Any, Any, Frame], Returned | None]] = {
     ast.For: Statements._for,
     ast.Assert: Statements._assert,
     ast.Return: Statements._return,
-    ast.Scan: Statements._scan,
+    ast.Scan: Scans._scan,
     ast.Checkpoint: Statements._checkpoint,
-    ast.Emit: Statements._misplaced,
+    ast.Emit: Scans._emit,
 }

@@ -33,6 +33,15 @@ class Tensor:
     type: TensorType
 
 
+@dataclass(frozen=True)
+class Scanned:
+    """A name after a scan: what its steps emitted under it, and what was carried out of the last one."""
+
+    name: str
+    stacked: Tensor | None
+    last: Tensor | None
+
+
 class Poison:
     """The value of something that failed. Whatever uses it stays silent, so that one mistake is one error."""
 
@@ -145,6 +154,8 @@ def describe(value: Any) -> str:
         return f"a {type(value).__name__} of {len(value)}"
     if isinstance(value, DType):
         return f"the dtype {value}"
+    if isinstance(value, Scanned):
+        return f"the scanned `{value.name}`"
     if isinstance(value, BlockDef):
         return f"the {'model' if isinstance(value.node, ast.Model) else 'block'} {value.name}"
     if isinstance(value, Spec):
