@@ -246,20 +246,20 @@ def _multiply_copied(
     n = static(spec.n)
     start = panel * tile.nr
 
-    def accumulate(row: Extent, count: int) -> Registers:
+    def multiplied(row: Extent, count: int) -> Registers:
         return accumulate(
             spec, tile, a, copy, batch, row, count, tile.nr, lambda k, column: (k, column)
         )
 
     def whole(row: Extent, count: int) -> None:
-        acc = accumulate(row, count)
+        acc = multiplied(row, count)
         for i in range(count):
             for column, lanes in vector_pieces(tile.nr, tile.lanes):
                 finish((*batch, row + i, start + column), acc.get(i, column, lanes), lanes)
 
     def partial(row: Extent, count: int) -> None:
         # The number of columns is not known: through memory, so that they can be counted off.
-        acc = accumulate(row, count)
+        acc = multiplied(row, count)
         results = copy.shifted((spec.k, 0))
         for i in range(count):
             for column, lanes in vector_pieces(tile.nr, tile.lanes):
