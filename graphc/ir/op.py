@@ -53,7 +53,7 @@ class OpError(Exception):
 class Pattern(Enum):
     """How result elements depend on operand elements; what fusion and lowering decide by."""
 
-    SOURCE = "source"  # no operands: inputs, parameters, constants, iota
+    SOURCE = "source"  # no operands (random bits: a key): inputs, parameters, constants, iota
     ELEMENTWISE = "elementwise"  # out[i] = f(a[i], b[i], ...), all operands of the result's shape
     INDEX = "index"  # out[i] = one operand at a computed index, or a fill value: pad, concat, take
     REDUCE = "reduce"  # out[i] = a reduction over some axes of one operand
@@ -113,6 +113,9 @@ class Emitter(Protocol):
 
     def checked_index(self, value: Expr, limit: DimLike) -> Expr:
         """`value` if 0 <= value < limit; otherwise a fault is recorded and the index is clamped."""
+
+    def random_bits(self, key: tuple[Expr, Expr], stream: int, position: Expr) -> Expr:
+        """Element `position` of a stream of random i32 that the two i64 of a key name: see `ops.random`."""
 
 
 Read = Callable[[int, Sequence[Expr]], Expr]

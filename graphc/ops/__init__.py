@@ -45,6 +45,7 @@ from graphc.ops.index import (
     TakeAlongAxis,
 )
 from graphc.ops.norm import BatchNorm, GroupNorm, LayerNorm, LogSoftmax, RmsNorm, Softmax
+from graphc.ops.random import RandomBits
 from graphc.ops.reduce import (
     ArgMax,
     ArgMin,
@@ -95,7 +96,7 @@ from graphc.ops.unary import (
 from graphc.ops.window import AvgPool, MaxPool, WindowSum
 
 _CLASSES: tuple[type[Op], ...] = (
-    *(Input, Parameter, Constant, Iota, DimValue),
+    *(Input, Parameter, Constant, Iota, DimValue, RandomBits),
     *(Negate, Abs, Sign, Exp, Expm1, Log, Log1p, Sqrt, Rsqrt, Tanh, Logistic, Erf, Sine, Cosine),
     *(Floor, Ceil, RoundNearestEven, Not, IsNan, Convert, StopGradient),
     *(Add, Subtract, Multiply, Divide, FloorDivide, Remainder, Power, Maximum, Minimum),
@@ -169,6 +170,7 @@ __all__ = [
     "Parameter",
     "Power",
     "Prelu",
+    "RandomBits",
     "ReduceAll",
     "ReduceAny",
     "ReduceMax",

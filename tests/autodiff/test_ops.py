@@ -27,6 +27,7 @@ WITHOUT = {
     "and": "bool and integers",
     "or": "bool and integers",
     "xor": "bool and integers",
+    "random_bits": "integers",
     "reduce_any": "bool",
     "reduce_all": "bool",
     "fusion": "made by a pass, after differentiation",

@@ -15,6 +15,7 @@ from graphc.ir.dtype import DType
 from graphc.ir.op import Array, Expr, Op
 from graphc.ir.types import TensorType
 from graphc.ops.numerics import BINARY, ArrayEmitter
+from graphc.ops.random import counter_words, philox
 from graphc.ops.reduce import highest, lowest
 
 _COMBINE = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
@@ -52,6 +53,15 @@ class ScalarEmitter(ArrayEmitter):
         if not 0 <= value < limit:
             raise IndexError(f"{value} is not in 0..{limit - 1}")
         return int(value)
+
+    def random_bits(self, key: tuple[Expr, Expr], stream: int, position: Expr) -> Expr:
+        seed, step = (int(half) % 2**64 for half in key)
+        words = philox(
+            counter_words(position // 4, stream, (step % 2**32, step >> 32)),
+            (seed % 2**32, seed >> 32),
+            int,
+        )
+        return np.uint32(words[position % 4] % 2**32).view(np.int32)
 
 
 def computed(op: Op, arrays: Sequence[Array]) -> Array:

@@ -38,6 +38,7 @@ from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.generic.accumulate import Accumulation, halves
 from graphc.lowering.cpu.generic.index import Condition, Space, Test, flatten, linear, settle
 from graphc.lowering.cpu.generic.inline import Index, SymbolicEmitter, is_index
+from graphc.lowering.cpu.generic.random import random_bits
 from graphc.lowering.cpu.generic.trace import Reduction
 from graphc.lowering.cpu.io import KernelIO
 
@@ -166,6 +167,11 @@ class TirEmitter(SymbolicEmitter):
                 yield k
             finally:
                 self.lanes, self.env[self._lane], self._picked = lanes, ramp, None
+
+    @property
+    def lane_name(self) -> str | None:
+        """The symbol of the element of the current vector; None outside of `vector`."""
+        return self._lane
 
     @property
     def lane(self) -> DimLike:
@@ -423,6 +429,9 @@ class TirEmitter(SymbolicEmitter):
             for word, content in enumerate((value, position, limit), 1):
                 slot.store(self.expr(content), (word,))
             slot.store(i64(self.io.fault_base) + i64(id + 1), (0,))
+
+    def _random_bits(self, key: Sequence[Expr], stream: int, position: DimLike) -> Expr:
+        return random_bits(self, key, stream, position)
 
     def reduce(
         self,

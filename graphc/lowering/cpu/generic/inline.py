@@ -195,6 +195,10 @@ class SymbolicEmitter(ABC):
             self.remember(key, known)
         return known
 
+    def random_bits(self, key: tuple[Expr, Expr], stream: int, position: Expr) -> Expr:
+        """See `Emitter.random_bits`."""
+        return self._random_bits([self.lift(half) for half in key], stream, position)
+
     @abstractmethod
     def reduce(
         self,
@@ -246,6 +250,9 @@ class SymbolicEmitter(ABC):
 
     @abstractmethod
     def _check(self, value: DimLike, limit: DimLike) -> DimLike: ...
+
+    @abstractmethod
+    def _random_bits(self, key: Sequence[Expr], stream: int, position: DimLike) -> Expr: ...
 
 
 class Inliner:

@@ -125,7 +125,8 @@ def schedule(body: Graph, outputs: Sequence[Value], target: CpuTarget) -> Schedu
     vector, turned = _vector(axes, trace, symbols, row)
     if turned is not None or (not row and (vector is None or trace.reductions)):
         outer, inner = tuple(range(len(symbols))), ()
-    heavy = any(n.op.expensive for n in body.nodes)
+    # Random bits cost much, but four neighbours share them: the wider the vector, the better.
+    heavy = any(n.op.expensive and n.op.pattern is not Pattern.SOURCE for n in body.nodes)
     lanes = _lanes(body, outputs, target)
     work = _work(body, trace)
     return Schedule(

@@ -19,6 +19,8 @@ from graphc.lowering.cpu.generic.index import Condition, Space, flatten, linear
 from graphc.lowering.cpu.generic.inline import Index, Inliner, SymbolicEmitter, is_index
 from graphc.passes.decompose import decompose
 
+_NO_SLOT = -1  # a stream of random numbers, read like an operand that is in no memory
+
 
 @dataclass(frozen=True)
 class Token:
@@ -30,7 +32,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Read:
-    """One read of an operand, inside the loops of the reductions named by `loops`."""
+    """One read of an operand, or of a stream of random numbers, inside the loops of the reductions named by `loops`."""
 
     slot: int
     position: DimLike
@@ -195,6 +197,11 @@ class TraceEmitter(SymbolicEmitter):
         symbol = self.space.symbol(0, limit - 1)
         self.trace.opaque[symbol.names[0]] = depends
         return symbol
+
+    def _random_bits(self, key: Sequence[Expr], stream: int, position: DimLike) -> Expr:
+        """Like a read of a dense operand: the best loops are the same."""
+        self.trace.reads.append(Read(_NO_SLOT, position, tuple(self._loops)))
+        return self._token(DType.I32, position, *key)
 
     def reduce(
         self,
