@@ -1,5 +1,6 @@
-"""Writing a module's folder all at once: there is the old module, or the new one, and never half of
-one.
+"""Writing a folder all at once: there is the old module, or the new one, and never half of one.
+
+The steps of it are here too, for others that write folders.
 """
 
 from __future__ import annotations
@@ -33,20 +34,20 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
     old_files = _module_files(final)
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        fresh = _make_beside(final)
+        fresh = make_beside(final)
     except OSError as error:
         raise _failed(target, error) from error
     try:
         yield fresh
         for path in fresh.iterdir():
-            _sync(path)
+            sync(path)
         _put_in_place(fresh, final, old_files)
     except OSError as error:
         if isinstance(error, ModuleError):
             raise
         raise _failed(target, error) from error
     finally:
-        _remove(fresh)
+        remove_folder(fresh)
 
 
 def copy_file(source: Path, target: Path) -> None:
@@ -57,7 +58,7 @@ def copy_file(source: Path, target: Path) -> None:
     target.chmod(source.stat().st_mode)
 
 
-def _remove(folder: Path) -> None:
+def remove_folder(folder: Path) -> None:
     """Removes what is left of a folder of plain files, as far as it can."""
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
@@ -91,7 +92,7 @@ def _module_files(final: Path) -> set[str]:
         ) from error
 
 
-def _make_beside(final: Path) -> Path:
+def make_beside(final: Path) -> Path:
     """A new, empty folder on the same file system, with the permissions that the user's umask
     gives.
     """
@@ -103,9 +104,9 @@ def _make_beside(final: Path) -> Path:
     raise FileExistsError(f"no free name beside {str(final)!r}")
 
 
-def _sync(path: Path) -> None:
-    """On disk before the rename, so that a crash of the machine cannot leave empty files under the
-    final name.
+def sync(path: Path) -> None:
+    """A file's bytes, or a folder's names, on disk: before a rename, so that a crash of the machine
+    cannot leave empty files under the final name.
     """
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -118,13 +119,13 @@ def _put_in_place(fresh: Path, final: Path, old_files: set[str]) -> None:
     if not final.exists():
         os.rename(fresh, final)
         return
-    _exchange(fresh, final)  # now `fresh` is the old module
+    exchange(fresh, final)  # now `fresh` is the old module
     for path in fresh.iterdir():
         if path.name not in old_files:
             os.rename(path, final / path.name)
 
 
-def _exchange(a: Path, b: Path) -> None:
+def exchange(a: Path, b: Path) -> None:
     """Swaps two folders, atomically where the kernel and the file system can."""
     if _renameat2(a, b):
         return

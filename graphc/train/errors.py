@@ -15,6 +15,10 @@ class CheckpointError(TrainError):
     """A checkpoint cannot be written, or what is read is damaged or of another run."""
 
 
+class StateError(TrainError, ValueError):
+    """The state of a step does not fit, or something needed to make one is missing."""
+
+
 class DivergedError(TrainError, ArithmeticError):
     """The loss is no longer a finite number.
 

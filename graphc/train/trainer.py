@@ -1,0 +1,223 @@
+"""A model in training: the compiled step, the compiled evaluation, and the state between them."""
+
+from __future__ import annotations
+
+import tempfile
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graphc import driver
+from graphc.artifact import Module
+from graphc.artifact import open as open_module
+from graphc.frontend import LOSS, RNG, initialise
+from graphc.ir.graph import Graph, Node
+from graphc.model import Model, Weights
+from graphc.ops import Take, TakeAlongAxis
+from graphc.optim import Rule
+from graphc.optim.step import TrainingStep, training_step, with_inputs
+from graphc.reference import interpret
+from graphc.train.errors import StateError
+from graphc.train.ports import Port
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Trainer:
+    """Trains a model by its train block, or by a rule given here.
+
+    >>> trainer = Trainer(graphc.load("lenet.nn"))
+    >>> trainer.run({"image": images, "label": labels})["loss"]
+
+    Attributes:
+        model: what is trained.
+        step: the graph of the step, and what its state is.
+        metrics: names of outputs that are measured.
+        ports: the data inputs.
+        batch, epochs: what the train block says; None where it says nothing.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        weights: Weights = None,
+        *,
+        rule: Rule | None = None,
+        loss: str | None = None,
+        metrics: Sequence[str] = (),
+        freeze: Sequence[str] | None = None,
+        seed: int = 0,
+        target: str = "native",
+        threads: int | None = None,
+        progress: Callable[[str], None] = lambda stage: None,
+    ) -> None:
+        """Compiles the step.
+
+        Args:
+            model: as `graphc.load` returns it.
+            weights: where training begins; None draws from the initialisers.
+            rule: instead of the train block's optimizer.
+            loss: an output of the model to minimise; the train block is left alone then.
+            metrics: with `loss`, outputs to measure.
+            freeze: patterns of parameters that stay as they are, instead of the train block's.
+            seed: of the initial weights and of all random numbers in the steps.
+            target, threads: as for `Model.compile`.
+            progress: called with the name of each stage.
+
+        Raises:
+            DiagnosticError: the file has no train block, or something in it or in the weights is wrong.
+            ArgumentError: nothing is left to train, or there is no optimizer.
+            OpError: something on the way to the loss has no gradient.
+        """
+        self.model, self.seed = model, seed
+        forward = model.for_training("train", freeze=freeze, block=loss is None)
+        used = model.for_training("evaluate", freeze=freeze, block=loss is None)
+        said = forward.training
+        assert said is not None
+        self.loss = LOSS if loss is None else loss
+        self.metrics = said.metrics if loss is None else tuple(metrics)
+        self.batch, self.epochs = said.batch, said.epochs
+        rule = rule or said.rule
+        if rule is None:
+            raise StateError(
+                f"nothing says how {model.name} is trained: write `optimizer AdamW(lr=1e-3)` in its train block"
+            )
+        self.rule = rule
+        trainable = [
+            p.path for p in forward.parameters if p.trainable and p.path not in said.frozen
+        ]
+        self.step: TrainingStep = training_step(
+            forward.graph, self.loss, rule, trainable, self.metrics
+        )
+        self._fixed = model.initialise(seed) if weights is None else model.weights(weights)
+        for info in forward.parameters:  # of the train block alone
+            if info.path not in self._fixed:
+                self._fixed |= initialise([info], seed)
+        changing = (*self.step.trained, *self.step.buffers)
+        self._state = {name: self._fixed.pop(name).copy() for name in changing}
+        for name, slot in self.step.slots.items():
+            shape = tuple(int(d) for d in slot.type.shape if isinstance(d, int))
+            self._state[name] = np.full(shape, slot.init, slot.type.dtype.numpy)
+        states = [str(node.op.attributes()["label"]) for node, _ in self.step.graph.state]
+        if RNG in states:
+            self._state[RNG] = np.array([seed, 0], np.int64)
+        self._state = {name: self._state[name] for name in states}
+        self.ports = _ports(forward.graph, said.inputs)
+        self._folder = tempfile.TemporaryDirectory(prefix="graphc-")
+        weakref.finalize(self, self._folder.cleanup)
+        self._module = self._compile(self.step.graph, "step", target, threads, progress)
+        self._used_graph = with_inputs(used.graph, changing)
+        self._used = self._compile(self._used_graph, "evaluation", target, threads, progress)
+        self._evaluated = [p.name for p in self._used.inputs if p.name in self._state]
+
+    def _compile(
+        self,
+        graph: Graph,
+        name: str,
+        target: str,
+        threads: int | None,
+        progress: Callable[[str], None],
+    ) -> Module:
+        compiled = driver.compile_graph(
+            graph, self._fixed, target=target, progress=lambda stage: progress(f"{name}: {stage}")
+        )
+        return open_module(compiled.write(Path(self._folder.name) / name), threads=threads)
+
+    # ---- Steps --------------------------------------------------------------------------------
+
+    def run(self, batch: Mapping[str, Array]) -> dict[str, Array]:
+        """One step on a batch of data: the loss, the metrics and `lr` before the weights change.
+
+        A loss that is not finite leaves everything as it was. Raises what `Module.run` does.
+        """
+        return self._module.run({**batch, **self._state})
+
+    def evaluate(self, batch: Mapping[str, Array]) -> dict[str, Array]:
+        """The loss, the metrics and the outputs of the model as it is used, with the weights of now."""
+        weights = {name: self._state[name] for name in self._evaluated}
+        wanted = {p.name for p in self._used.inputs}
+        return self._used.run({**{k: v for k, v in batch.items() if k in wanted}, **weights})
+
+    def blame(self, batch: Mapping[str, Array]) -> str:
+        """Where the first number that is not finite appears in a step on this batch; "" when none does.
+
+        The step is interpreted in NumPy, which takes its time.
+        """
+        found: list[str] = []
+
+        def observe(node: Node, results: Sequence[Array]) -> None:
+            if found or node.op.name in ("input", "parameter", "constant"):
+                return
+            if any(x.dtype.kind == "f" and not np.isfinite(x).all() for x in results):
+                place = f" ({node.span})" if node.span is not None else ""
+                found.append(f"{node.op.name} of `{node.path}`{place}")
+
+        with np.errstate(all="ignore"):
+            interpret(self.step.graph, {**batch, **self._state}, self._fixed, observe=observe)
+        return found[0] if found else ""
+
+    # ---- State --------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Array]:
+        """Copies of everything that a step changes, by name: what a checkpoint keeps."""
+        return {name: array.copy() for name, array in self._state.items()}
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        """Goes on from what `state` returned. Raises StateError for arrays that do not fit."""
+        missing = [name for name in self._state if name not in state]
+        unknown = [name for name in state if name not in self._state]
+        if missing or unknown:
+            what = "lacks" if missing else "has the unknown"
+            raise StateError(f"the state {what} {', '.join((missing or unknown)[:5])}")
+        for name, array in self._state.items():
+            new = np.asarray(state[name])
+            if new.shape != array.shape or new.dtype != array.dtype:
+                raise StateError(
+                    f"the state `{name}` is {new.dtype}{list(new.shape)}, "
+                    f"expected {array.dtype}{list(array.shape)}"
+                )
+        for name, array in self._state.items():
+            array[...] = state[name]
+
+    def weights(self, *, average: bool = False) -> dict[str, Array]:
+        """All parameters of the model by path; with `average` those trained are their moving averages.
+
+        Raises StateError when no average is kept.
+        """
+        if average and self.rule.ema is None:
+            raise StateError("no moving average is kept: give the optimizer `ema=0.999`")
+        found = {}
+        for info in self.model.parameters:
+            name = f"ema.{info.path}" if average and info.path in self.step.trained else info.path
+            source = self._state if name in self._state else self._fixed
+            found[info.path] = source[name].copy()
+        return found
+
+
+def _ports(graph: Graph, targets: Sequence[str]) -> tuple[Port, ...]:
+    """The data inputs of a step: everything that is no state."""
+    return tuple(
+        Port(name, node.types[0], name in targets, _classes(graph, node))
+        for node in graph.inputs
+        if node not in [n for n, _ in graph.state]
+        for name in [str(node.op.attributes()["label"])]
+    )
+
+
+def _classes(graph: Graph, node: Node) -> int | None:
+    """How many classes the indices of an input tell apart: the size of what they are looked up in."""
+    if not node.types[0].dtype.is_int:
+        return None
+    pending, seen = [node], {node.id}
+    while pending:
+        for user, slot in graph.users(pending.pop()):
+            if isinstance(user.op, (Take, TakeAlongAxis)) and slot == 1:
+                size = graph.type_of(user.operands[0]).shape[user.op.axis]
+                return size if isinstance(size, int) else None
+            if user.op.name in ("reshape", "broadcast_in_dim") and user.id not in seen:
+                seen.add(user.id)
+                pending.append(user)
+    return None
