@@ -20,7 +20,6 @@ import numpy as np
 from graphc.artifact.compiler import check_compiler, find_compiler
 from graphc.artifact.spec import ModuleSpec
 from graphc.artifact.writer import write
-from graphc.frontend import Elaborated
 from graphc.ir.graph import Graph
 from graphc.lowering.generate import generate
 from graphc.passes import pipeline
@@ -49,14 +48,14 @@ def optimise(
     return pipeline.run(graph, until=until, observe=observe)
 
 
-def compile_model(
-    elaborated: Elaborated,
+def compile_graph(
+    graph: Graph,
     parameters: Mapping[str, Array],
     *,
     target: str = "native",
     progress: Progress = lambda stage: None,
 ) -> Compiled:
-    """Everything after elaboration: from a checked graph and its weights to object code.
+    """Everything after elaboration: from a checked graph and its build-time parameters to object code.
 
     Raises ModuleCompilerError before any long work when there is no C compiler to link with.
     """
@@ -64,7 +63,7 @@ def compile_model(
     with ThreadPoolExecutor(1) as pool:
         runtime = pool.submit(check_compiler)  # the C runtime compiles while kernels are made
         progress("optimising")
-        graph, report = optimise(elaborated.graph)
+        graph, report = optimise(graph)
         progress("generating code")
         spec, objects = generate(graph, parameters, target=target)
         runtime.result()

@@ -44,16 +44,56 @@ def load(
     Raises:
         DiagnosticError: with every mistake in the file, as `graphc check` prints them.
     """
-    elaborated = frontend.load(path, model=model, settings=settings, dims=dims)
-    return Model(elaborated)
+
+    def elaborate(
+        mode: frontend.Mode, freeze: Sequence[str] | None, block: bool
+    ) -> frontend.Elaborated:
+        return frontend.load(
+            path,
+            model=model,
+            settings=settings,
+            dims=dims,
+            mode=mode,
+            freeze=freeze,
+            block=block,
+        )
+
+    return Model(elaborate("infer", None, False), elaborate)
 
 
 class Model:
     """A model whose shapes are checked; what you can do with a `.nn` file in Python."""
 
-    def __init__(self, elaborated: frontend.Elaborated) -> None:
+    def __init__(
+        self,
+        elaborated: frontend.Elaborated,
+        elaborate: Callable[..., frontend.Elaborated] | None = None,
+    ) -> None:
         self._elaborated = elaborated
+        self._elaborate = elaborate
         self.graph: Graph = elaborated.graph
+
+    def for_training(
+        self,
+        mode: Literal["train", "evaluate"],
+        *,
+        freeze: Sequence[str] | None = None,
+        block: bool = True,
+    ) -> Model:
+        """The model as its train block sees it: the forward part of a step, or loss and metrics as it is used.
+
+        What the block says is `training`. `freeze` are patterns instead of the block's own; without `block` the outputs
+        are the model's. Raises DiagnosticError where there is no block, or something in it is wrong, and ValueError for
+        a model that was derived from another.
+        """
+        if self._elaborate is None:
+            raise ValueError(f"{self.name} was derived from a model and cannot be read again")
+        return Model(self._elaborate(mode, freeze, block))
+
+    @property
+    def training(self) -> frontend.Training | None:
+        """What the train block says; only in what `for_training` returns."""
+        return self._elaborated.training
 
     @property
     def name(self) -> str:
@@ -175,7 +215,7 @@ class Model:
         """
         progress("loading weights")
         arrays = self.weights(weights)
-        compiled = driver.compile_model(self._elaborated, arrays, target=target, progress=progress)
+        compiled = driver.compile_graph(self.graph, arrays, target=target, progress=progress)
         progress("linking")
         folder = tempfile.TemporaryDirectory(prefix="graphc-")
         directory = compiled.write(Path(folder.name) / self.name)

@@ -8,17 +8,22 @@ from graphc.frontend.layers import LAYERS
 from graphc.frontend.limits import Limits
 from graphc.frontend.parameters import initialise
 from graphc.frontend.stages import LayerUse
-from graphc.frontend.store import ParameterInfo
+from graphc.frontend.store import Mode, ParameterInfo
+from graphc.frontend.training import LOSS, RNG, Training
 from graphc.frontend.weights import Weights, check_weights, match_weights
 
 __all__ = [
     "FUNCTIONS",
     "LAYERS",
+    "LOSS",
+    "RNG",
     "Elaborated",
     "ElaborationError",
     "LayerUse",
     "Limits",
+    "Mode",
     "ParameterInfo",
+    "Training",
     "Weights",
     "check_weights",
     "initialise",

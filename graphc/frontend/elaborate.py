@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from graphc.diagnostics import Diagnostic, DiagnosticError, nearest
 from graphc.frontend import names
-from graphc.frontend.blocks import WORDS, Blocks, fits
+from graphc.frontend.blocks import WORDS, fits
 from graphc.frontend.limits import LimitError, Limits
 from graphc.frontend.modules import Loader, Module
 from graphc.frontend.report import FailedError, Reporter
 from graphc.frontend.scope import Frame, constant_labels
 from graphc.frontend.settings import from_text
 from graphc.frontend.stages import LayerUse
-from graphc.frontend.store import ParameterInfo
+from graphc.frontend.store import Mode, ParameterInfo
+from graphc.frontend.training import TrainBlocks, Training
 from graphc.frontend.values import POISON, describe
-from graphc.ir.graph import Graph, GraphBuilder
+from graphc.ir.graph import Graph, GraphBuilder, Value
 from graphc.source import Source
 from graphc.syntax import ast
 from graphc.syntax.parser import decode
@@ -35,6 +36,7 @@ class Elaborated:
         layers: Every use of a layer or block, outer ones before inner ones.
         sources: The files that were read, by name.
         warnings: What is suspicious but not wrong.
+        training: What its train block says; None without one, or in mode `infer`.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Elaborated:
     layers: tuple[LayerUse, ...]
     sources: tuple[Source, ...]
     warnings: tuple[Diagnostic, ...]
+    training: Training | None = None
 
 
 class ElaborationError(DiagnosticError):
@@ -64,6 +67,9 @@ def load(
     dims: Mapping[str, int] | None = None,
     project_root: str | Path | None = None,
     limits: Limits | None = None,
+    mode: Mode = "infer",
+    freeze: Sequence[str] | None = None,
+    block: bool = True,
 ) -> Elaborated:
     """Reads a file (or text) and elaborates a model of it.
 
@@ -74,6 +80,9 @@ def load(
         dims: Named dims of inputs to fix.
         project_root: The folder that imports may not leave; the file's own where it is left out.
         limits: What elaboration may cost.
+        mode: What for: to be used, to be trained, or to be evaluated (see `training.py`).
+        freeze: Patterns of parameters that stay as they are in training, instead of those of the train block.
+        block: Whether the last two modes need a train block, and run it; else the outputs are the model's own.
 
     Raises:
         DiagnosticError: Every mistake found; an ElaborationError where a part of the graph exists.
@@ -95,18 +104,48 @@ def load(
     if module is None:
         raise DiagnosticError(report.collector.diagnostics)
     definition = _choose(module, model, report)
-    elaborator = Elaborator(definition, module, report, limits, dict(dims or {}))
+    section = _section(module, definition, report) if block and mode != "infer" else None
+    elaborator = Elaborator(definition, module, report, limits, dict(dims or {}), mode, section)
+    elaborator.frozen = None if freeze is None else tuple(freeze)
     elaborator.run(dict(settings or {}))
     if report.collector.errors:
         raise ElaborationError(report.collector.diagnostics, elaborator.partial())
     return Elaborated(
         definition.name.id,
-        elaborator.b.build(elaborator.outputs, prune=True),
+        elaborator.b.build(elaborator.results(), prune=True),
         tuple(info for _, info, _ in elaborator.declared.values()),
         tuple(u for u in elaborator.uses if u is not None),
         tuple(m.source for m in loader.modules.values() if m is not None),
         report.collector.warnings,
+        elaborator.training() if mode != "infer" else None,
     )
+
+
+def _section(module: Module, definition: ast.Model, report: Reporter) -> ast.Train:
+    """The train block of a model. Raises DiagnosticError (E0825) when there is none or several."""
+    found = [
+        item
+        for item in module.file.items
+        if isinstance(item, ast.Train) and item.model.id == definition.name.id
+    ]
+    if len(found) == 1:
+        return found[0]
+    name = definition.name.id
+    if not found:
+        report.error(
+            "E0825",
+            f"`{name}` has no train block",
+            definition.name.span,
+            help=f"write `train {name} {{ ... }}` with a loss and an optimizer",
+        )
+    else:
+        report.error(
+            "E0825",
+            f"`{name}` has two train blocks",
+            found[1].model.span,
+            related=[(found[0].model.span, "the first one")],
+        )
+    raise DiagnosticError(report.collector.diagnostics)
 
 
 def _read(path: Path, limits: Limits) -> Source:
@@ -146,7 +185,7 @@ def _choose(module: Module, wanted: str | None, report: Reporter) -> ast.Model:
     raise DiagnosticError(report.collector.diagnostics)
 
 
-class Elaborator(Blocks):
+class Elaborator(TrainBlocks):
     """One elaboration of one model."""
 
     def __init__(
@@ -156,9 +195,12 @@ class Elaborator(Blocks):
         report: Reporter,
         limits: Limits,
         dims: Mapping[str, int],
+        mode: Mode = "infer",
+        section: ast.Train | None = None,
     ) -> None:
         super().__init__(GraphBuilder(definition.name.id), report, limits)
         self.definition = definition
+        self.mode, self.section = mode, section
         self.fixed = dims
         self.outputs = []
         self.declared = {}
@@ -169,9 +211,11 @@ class Elaborator(Blocks):
 
     def run(self, settings: Mapping[str, object]) -> None:
         """Runs the model's body. Everything wrong is in the report afterwards."""
+        self.begin_training(self.frame)
         try:
             self._settings(settings)
             self.body(self.definition.body, self.frame)
+            self.end_training(self.frame)
         except LimitError as limit:
             if not limit.reported:
                 self.report.error(limit.code, limit.message, self.here, help=limit.help)
@@ -187,6 +231,11 @@ class Elaborator(Blocks):
                 help="end it with `output y`",
             )
         self._check_dims()
+
+    def results(self) -> list[tuple[str, Value]]:
+        """The outputs of the mode."""
+        own = [] if self.mode == "train" and self.section is not None else self.outputs
+        return [*self.train_outputs, *own, *self.updates.items()]
 
     def partial(self) -> Graph | None:
         """The graph as far as it was built, its outputs the values that nothing uses."""

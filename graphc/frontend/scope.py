@@ -23,7 +23,7 @@ class Frame:
     """
 
     module: Module
-    definition: ast.Model | ast.Block
+    definition: ast.Model | ast.Block | ast.Train
     path: str
     scope: tuple[Scope, ...]
     depth: int

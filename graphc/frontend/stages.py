@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from graphc.frontend.keys import RandomKey
 from graphc.frontend.kinds import MismatchError, convert
 from graphc.frontend.layers.base import LayerClass
 from graphc.frontend.report import FailedError
@@ -85,6 +86,19 @@ class _Context:
         return self._stages.parameter(
             path, TensorType(dtype, shape), init, trainable, place.scope, place.shared, self._span
         ).value
+
+    @property
+    def training(self) -> bool:
+        """Whether this is a training step, and the layer not frozen."""
+        return self._stages.mode == "train" and not self._stages.is_frozen(self._place.path)
+
+    def random_key(self) -> RandomKey:
+        """A name for random numbers that nothing else in the step has."""
+        return self._stages.random_key()
+
+    def update(self, name: str, value: Value) -> None:
+        """Gives a buffer of the layer its next value."""
+        self._stages.updates[joined(self._place.path, name)] = value
 
 
 class Stages(Store):

@@ -50,6 +50,10 @@ class Statements(Scans):
     here: Span
 
     @abstractmethod
+    def entered(self, name: str, frame: Frame) -> None:
+        """Called after an input has come in."""
+
+    @abstractmethod
     def poison_assigned(self, node: ast.Node, frame: Frame) -> None:
         """Everything a statement would have given a value is poison."""
 
@@ -81,7 +85,9 @@ class Statements(Scans):
     # ---- The edges of a model -----------------------------------------------------------------
 
     def _input(self, node: ast.Input, frame: Frame) -> None:
-        self._only(frame, node, ast.Model, "input", "a block declares `x: f32[...]` in its head")
+        if not isinstance(frame.definition, ast.Train):
+            help = "a block declares `x: f32[...]` in its head"
+            self._only(frame, node, ast.Model, "input", help)
         if node.name.id in frame.bound:
             self.report.error(
                 "E0305",
@@ -104,6 +110,7 @@ class Statements(Scans):
         frame.bound[node.name.id] = node.name.span
         op = Input(label=node.name.id, dtype=kind.dtype, shape=kind.shape)
         frame.env[node.name.id] = self.emit(frame, node.span, lambda: self.b(op), ())
+        self.entered(node.name.id, frame)
 
     def _declared(self, dim: ast.Dim | ast.Dots, frame: Frame) -> DimLike:
         """A dimension of an input: a new named dim where its name is new."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from graphc.frontend.evaluate import Expressions
 from graphc.frontend.initialisers import Initializer
+from graphc.frontend.keys import RandomKey
 from graphc.frontend.report import RejectError
 from graphc.frontend.values import Shared, Tensor, describe
-from graphc.ir.graph import Scope
+from graphc.ir.graph import Scope, Value
 from graphc.ir.types import TensorType
 from graphc.ops import Parameter
 from graphc.source import Span
+
+Mode = Literal["infer", "train", "evaluate"]
+"""What a model is elaborated for: see `training.py`."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +36,23 @@ class ParameterInfo:
 
 
 class Store(Expressions):
-    """Holds the parameters: `declared` by path, with the shared layer they belong to; `parameter_count` elements."""
+    """Holds the parameters: `declared` by path, with the shared layer they belong to; `parameter_count` elements.
+
+    `updates` are the next values of buffers, by path: in a training step layers change them.
+    """
 
     declared: dict[str, tuple[Tensor, ParameterInfo, Shared | None]]
     parameter_count: int
+    mode: Mode
+    updates: dict[str, Value]
+
+    @abstractmethod
+    def is_frozen(self, path: str) -> bool:
+        """True for a parameter that the train block freezes."""
+
+    @abstractmethod
+    def random_key(self) -> RandomKey:
+        """A name for random numbers that nothing else in the step has."""
 
     def parameter(
         self,
@@ -49,6 +67,8 @@ class Store(Expressions):
         """The parameter at a path: made, or found where the layer is shared. Reports E0311, E0313, E0504."""
         if path in self.declared:
             tensor, info, owner = self.declared[path]
+            if path in self.updates:  # a buffer of a layer that is used again in a training step
+                tensor = Tensor(self.updates[path], info.type)
             if shared is None or owner is not shared:
                 self.report.fail(
                     "E0311",

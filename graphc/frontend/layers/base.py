@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
+from graphc.frontend.keys import RandomKey
 from graphc.frontend.report import RejectError
 from graphc.frontend.signature import Signature
 from graphc.ir.dim import DimLike, Shape, names_of
@@ -38,6 +39,16 @@ class LayerContext(Protocol):
         trainable: bool = True,
     ) -> Value:
         """The layer's parameter of that name; made at the first use, the same one ever after."""
+
+    @property
+    def training(self) -> bool:
+        """Whether this is a training step, and the layer not frozen: dropout drops, statistics are the batch's."""
+
+    def random_key(self) -> RandomKey:
+        """A name for random numbers that nothing else in the step has."""
+
+    def update(self, name: str, value: Value) -> None:
+        """Gives a buffer of the layer its next value, in a training step."""
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,11 @@ from graphc.frontend.layers.base import (
 from graphc.frontend.layers.conv import SPATIAL
 from graphc.frontend.layers.emit import full
 from graphc.frontend.report import RejectError
-from graphc.ir.dim import DimLike
+from graphc.ir.dim import DimLike, product
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Value
 from graphc.ir.types import TensorType
-from graphc.ops import BatchNorm, RmsNorm
+from graphc.ops import BatchNorm, RmsNorm, StopGradient, arith
 from graphc.ops import GroupNorm as GroupNormOp
 from graphc.ops import LayerNorm as LayerNormOp
 
@@ -53,7 +53,9 @@ def _affine(
 class _BatchNorm(Layer):
     """`(x - running_mean) / sqrt(running_var + eps) * weight + bias` per channel (Ioffe & Szegedy 2015).
 
-    The form used for inference. Parameters `weight`, `bias`, and the buffers `running_mean`, `running_var`, all [C].
+    Parameters `weight`, `bias`, and the buffers `running_mean`, `running_var`, all [C]. A training step normalises by
+    the mean and the biased variance of the batch, and moves the buffers towards its mean and unbiased variance by
+    `momentum`.
     """
 
     ranks: ClassVar[tuple[int, ...]] = (4,)
@@ -70,7 +72,7 @@ class _BatchNorm(Layer):
         if kind.rank not in self.ranks:
             need_rank(cx, x, self.ranks[-1], f"N, C, {SPATIAL[self.ranks[-1] - 2]}")
         _check_eps(cx, self.eps)
-        if not self.track_running_stats:
+        if not self.track_running_stats and not cx.training:
             raise RejectError(
                 f"{cx.what} without running statistics depends on the batch, which a compiled model cannot",
                 argument="track_running_stats",
@@ -79,10 +81,43 @@ class _BatchNorm(Layer):
         channels = fixed(cx, kind.shape[1], "channels")
         agree(cx, self.num_features, channels, "channels", "f32[N, {}, ...]")
         shape = (channels,)
+        if cx.training:
+            return self._train(cx, x, shape)
         mean = cx.parameter("running_mean", shape, ZEROS, dtype=kind.dtype, trainable=False)
         var = cx.parameter("running_var", shape, ONES, dtype=kind.dtype, trainable=False)
         weight, bias = _affine(cx, shape, kind.dtype, self.affine, self.affine)
         return cx.b(BatchNorm(axis=1, eps=self.eps), x, mean, var, weight, bias)
+
+    def _train(self, cx: LayerContext, x: Value, shape: tuple[int, ...]) -> Value:
+        """With the statistics of the batch; the running ones get their next values."""
+        if self.momentum is None:
+            raise RejectError(
+                f"{cx.what} needs a momentum to be trained: a plain average over all steps is not kept",
+                argument="momentum",
+                help="`momentum=0.1` is the default",
+            )
+        b, kind = cx.b, cx.b.type_of(x)
+        axes = (0, *range(2, kind.rank))
+        mean = arith.mean(b, x, axes)
+        centred = arith.subtract(b, x, arith.as_spread(b, mean, kind.shape, (1,)))
+        var = arith.mean(b, arith.multiply(b, centred, centred), axes)
+        if self.track_running_stats:
+            count = arith.dim_scalar(b, product(kind.shape[a] for a in axes), kind.dtype)
+            others = arith.maximum(b, arith.subtract(b, count, 1.0), 1.0)
+            unbiased = arith.multiply(b, var, arith.divide(b, count, others))
+            for name, init, value in (
+                ("running_mean", ZEROS, mean),
+                ("running_var", ONES, unbiased),
+            ):
+                old = cx.parameter(name, shape, init, dtype=kind.dtype, trainable=False)
+                moved = arith.add(
+                    b,
+                    arith.multiply(b, old, 1.0 - self.momentum),
+                    arith.multiply(b, b(StopGradient(), value), self.momentum),
+                )
+                cx.update(name, moved)
+        weight, bias = _affine(cx, shape, kind.dtype, self.affine, self.affine)
+        return b(BatchNorm(axis=1, eps=self.eps), x, mean, var, weight, bias)
 
 
 @dataclass(frozen=True)
