@@ -133,6 +133,8 @@ class Op:
     # Facts that passes and lowering ask for:
     expensive: ClassVar[bool] = False  # redoing it per use costs more than a load: exp, tanh, ...
     spatial: ClassVar[bool] = False  # has a `channels_last` attribute: conv, pooling, resize, ...
+    spatial_operands: ClassVar[int] = 1  # of a spatial op: how many, from the first, have its layout
+    spatial_result: ClassVar[bool] = True  # and whether its result has it
     alias: ClassVar[bool] = False  # the operand's bytes under another shape: reshape
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:

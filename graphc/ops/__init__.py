@@ -34,7 +34,7 @@ from graphc.ops.binary import (
     Subtract,
     Xor,
 )
-from graphc.ops.conv import ConvGeneral
+from graphc.ops.conv import ConvGeneral, ConvWeightGradient
 from graphc.ops.dot import DotGeneral
 from graphc.ops.index import (
     ArgSort,
@@ -44,6 +44,7 @@ from graphc.ops.index import (
     Take,
     TakeAlongAxis,
 )
+from graphc.ops.loss import BinaryCrossEntropy, CrossEntropy, LogisticLoss
 from graphc.ops.norm import BatchNorm, GroupNorm, LayerNorm, LogSoftmax, RmsNorm, Softmax
 from graphc.ops.random import RandomBits
 from graphc.ops.reduce import (
@@ -106,8 +107,9 @@ _CLASSES: tuple[type[Op], ...] = (
     *(ReduceSum, ReduceProd, ReduceMax, ReduceMin, ReduceAny, ReduceAll, ArgMax, ArgMin),
     *(BroadcastInDim, Reshape, Transpose, Reverse, Slice, Pad, Concatenate),
     *(Take, TakeAlongAxis, DynamicSlice, DynamicUpdateSlice, IndexAdd, ArgSort),
-    *(DotGeneral, ConvGeneral, WindowSum, MaxPool, AvgPool),
+    *(DotGeneral, ConvGeneral, ConvWeightGradient, WindowSum, MaxPool, AvgPool),
     *(Softmax, LogSoftmax, LayerNorm, RmsNorm, BatchNorm, GroupNorm, Attention, Resize),
+    *(CrossEntropy, LogisticLoss, BinaryCrossEntropy),
     *(Fusion, Scan),
 )
 OPS: dict[str, type[Op]] = {cls.name: cls for cls in _CLASSES}
@@ -123,14 +125,17 @@ __all__ = [
     "Attention",
     "AvgPool",
     "BatchNorm",
+    "BinaryCrossEntropy",
     "BroadcastInDim",
     "Ceil",
     "Compare",
     "Concatenate",
     "Constant",
     "ConvGeneral",
+    "ConvWeightGradient",
     "Convert",
     "Cosine",
+    "CrossEntropy",
     "DimValue",
     "Divide",
     "DotGeneral",
@@ -158,6 +163,7 @@ __all__ = [
     "Log1p",
     "LogSoftmax",
     "Logistic",
+    "LogisticLoss",
     "MaxPool",
     "Maximum",
     "Minimum",

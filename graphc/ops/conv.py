@@ -1,4 +1,4 @@
-"""The general convolution (cross-correlation, as in all of deep learning)."""
+"""The general convolution (cross-correlation, as in all of deep learning), and its gradient by the weight."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from typing import ClassVar
 import numpy as np
 
 from graphc.ir.dim import DimLike, Shape, floordiv, product
-from graphc.ir.graph import Value
+from graphc.ir.graph import GraphBuilder, Value
 from graphc.ir.op import Array, Emitter, Expr, Op, OpError, Pattern, Read
 from graphc.ir.pullback import Pullback
 from graphc.ir.types import TensorType
 from graphc.ops import sliding
+from graphc.ops.conv_gradient import (
+    batch_as_channels,
+    data_gradient,
+    exchanged_channels,
+    exchanged_padding,
+)
 from graphc.ops.errors import check_kind, check_length, check_positive, check_same_dtype, plural
 from graphc.ops.numerics import as_f64, rounded, working
-from graphc.ops.shape import Reverse, Transpose
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,8 @@ class ConvGeneral(Op):
         ones = (1,) * rank
         return ConvGeneral(each(strides), pads, ones, each(dilation), groups, channels_last)
 
-    def _spread(self, spatial: Shape) -> Shape:
+    def spread(self, spatial: Shape) -> Shape:
+        """Spatial sizes with the holes that `lhs_dilation` makes."""
         return tuple(
             d if s == 1 or d == 0 else (d - 1) * s + 1
             for d, s in zip(spatial, self.lhs_dilation, strict=True)
@@ -109,7 +115,7 @@ class ConvGeneral(Op):
                 if not self.channels_last
                 else "channels come last in x",
             )
-        spatial = self._spread(tuple(x.shape[a] for a in axes))
+        spatial = self.spread(tuple(x.shape[a] for a in axes))
         out = sliding.check_window(
             self.name, x, spatial, kernel, self.strides, self.padding, self.rhs_dilation
         )
@@ -177,62 +183,27 @@ class ConvGeneral(Op):
         return value if work is x.dtype else e.cast(value, x.dtype)
 
     def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
-        """Two convolutions, for every attribute: of the cotangent by the weight, and of x by the cotangent.
-
-        Dumoulin & Visin 2016; strides and dilations of x change places, for the weight those of the weight and strides.
-        """
-        return (
-            self._data_gradient(p) if p.wanted[0] else None,
-            self._weight_gradient(p) if p.wanted[1] else None,
-        )
-
-    def _data_gradient(self, p: Pullback) -> Value:
-        """The flipped weight over the cotangent, with input and output channels of each group exchanged."""
+        """Two convolutions, for every attribute: of the cotangent by the weight, and of x by the cotangent."""
         x, weight = p.operands
-        shape = p.b.type_of(x).shape
-        out, per_group, *kernel = p.b.type_of(weight).shape
-        g, axes = self.groups, sliding.spatial_axes(len(shape), self.channels_last)
-        taps = tuple(range(2, 2 + len(kernel)))
-        flipped = p.b(Reverse(taps), weight) if any(k != 1 for k in kernel) else weight
-        split = p.reshape(flipped, (g, floordiv(out, g), per_group, *kernel))
-        swapped = p.b(Transpose((0, 2, 1, *(t + 1 for t in taps))), split)
-        turned = p.reshape(swapped, (per_group * g, floordiv(out, g), *kernel))
-        padding = sliding.padding_back(
-            self.name,
-            self._spread(tuple(shape[a] for a in axes)),
-            kernel,
-            self.strides,
-            self.padding,
-            self.rhs_dilation,
-        )
-        op = replace(self, strides=self.lhs_dilation, lhs_dilation=self.strides, padding=padding)
-        return sliding.trimmed(p.b, p.b(op, p.cotangent, turned), shape)
+        back = forth = None
+        if p.wanted[0]:
+            back = data_gradient(p.b, self, p.b.type_of(x).shape, weight, p.cotangent)
+        if p.wanted[1]:
+            forth = self._weight_gradient(p.b, x, p.b.type_of(weight).shape, p.cotangent)
+        return back, forth
 
-    def _weight_gradient(self, p: Pullback) -> Value:
-        """The cotangent as the weight over x, with batch and channels exchanged: N inputs per group, one per output."""
-        x, cotangent = p.operands[0], p.cotangent
-        if self.channels_last:
-            rank = p.b.type_of(x).rank
-            first = (0, rank - 1, *range(1, rank - 1))
-            x, cotangent = p.b(Transpose(first), x), p.b(Transpose(first), cotangent)
-        n, channels, *spatial = p.b.type_of(x).shape
-        weight = p.b.type_of(p.operands[1]).shape
-        g, rest = self.groups, tuple(range(2, len(weight)))
-        grouped = p.reshape(x, (n, g, floordiv(channels, g), *spatial))
-        turned = p.b(Transpose((2, 1, 0, *(a + 1 for a in rest))), grouped)
-        source = p.reshape(turned, (floordiv(channels, g), n * g, *spatial))
-        taps = p.b(Transpose((1, 0, *rest)), cotangent)
-        padding = []
-        for axis, size in enumerate(self._spread(tuple(spatial))):
-            reach = (weight[2 + axis] - 1) * self.rhs_dilation[axis] + 1
-            low, high = self.padding[axis]
-            left = sliding.left_over(size, reach, self.strides[axis], (low, high))
-            padding.append((low, high - (left or 0)))
-        op = ConvGeneral(
-            self.rhs_dilation, tuple(padding), self.lhs_dilation, self.strides, g, False
-        )
-        found = sliding.trimmed(p.b, p.b(op, source, taps), (weight[1], weight[0], *weight[2:]))
-        return p.b(Transpose((1, 0, *rest)), found)
+    def _weight_gradient(self, b: GraphBuilder, x: Value, shape: Shape, cotangent: Value) -> Value:
+        """With holes in x (a transposed convolution) x and the cotangent change roles: its windows meet x."""
+        kernel = tuple(k for k in shape[2:] if isinstance(k, int))
+        none = ((0, 0),) * len(kernel)
+        rest = self.rhs_dilation, none, self.groups, self.channels_last
+        if len(kernel) == len(self.strides) and set(self.lhs_dilation) == {1}:
+            return b(ConvWeightGradient(kernel, self.strides, self.padding, *rest), x, cotangent)
+        padding = exchanged_padding(b, self, x, shape, cotangent)
+        if padding is None:
+            return batch_as_channels(b, self, x, shape, cotangent)
+        found = b(ConvWeightGradient(kernel, self.lhs_dilation, padding, *rest), cotangent, x)
+        return exchanged_channels(b, found, self.groups)
 
     def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> DimLike:
         """Two per multiply-add; products with padding zeros count."""
@@ -247,3 +218,157 @@ class ConvGeneral(Op):
             self.strides, self.padding, self.lhs_dilation, self.rhs_dilation, self.groups, layout
         )
         return changed, permutation
+
+
+@dataclass(frozen=True)
+class ConvWeightGradient(Op):
+    """The cotangent of a convolution's weight, [O, C/groups, *kernel], from (x, the cotangent of its result).
+
+    It is a convolution too (see `batch_as_channels`), but one with a kernel as large as an image and few, scattered
+    results, which wants other loops: a long reduction over all pixels of a batch.
+
+    Attributes are the convolution's: x is N C *S and the cotangent N O *out, or both channels last. Negative padding
+    crops x. `crop` are the elements before and after each spatial dimension of the cotangent that belong to a border
+    it is stored with and count for nothing. Accumulates in f64 in NumPy and in f32 (f64 for f64) in kernels.
+    """
+
+    name: ClassVar[str] = "conv_weight_gradient"
+    pattern: ClassVar[Pattern] = Pattern.CONTRACT
+    arity: ClassVar[int | None] = 2
+    family: ClassVar[str] = "conv"
+    spatial: ClassVar[bool] = True
+    spatial_operands: ClassVar[int] = 2
+    spatial_result: ClassVar[bool] = False
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    padding: sliding.Padding
+    dilation: tuple[int, ...]
+    crop: sliding.Padding
+    groups: int = 1
+    channels_last: bool = False
+
+    @property
+    def forward(self) -> ConvGeneral:
+        """The convolution whose weight this is the gradient of."""
+        ones = (1,) * len(self.kernel)
+        return ConvGeneral(
+            self.strides, self.padding, ones, self.dilation, self.groups, self.channels_last
+        )
+
+    def _inner(self, cotangent: TensorType) -> tuple[DimLike, ...]:
+        """The cotangent's spatial sizes without its border."""
+        axes = sliding.spatial_axes(cotangent.rank, self.channels_last)
+        return tuple(
+            cotangent.shape[a] - (low + high)
+            for a, (low, high) in zip(axes, self.crop, strict=True)
+        )
+
+    def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
+        """The weight's type. Raises OpError E0203 where the cotangent is not the result's, E0205-E0209."""
+        x, cotangent = operands
+        check_kind(self.name, x, "number", 0)
+        check_same_dtype(self.name, operands)
+        if x.rank < 3 or cotangent.rank != x.rank or len(self.kernel) != x.rank - 2:
+            raise OpError(
+                f"{self.name} takes x and a cotangent of {len(self.kernel)} spatial dimensions "
+                f"and got {x} and {cotangent}",
+                code="E0205",
+            )
+        check_positive(self.name, "groups", (self.groups,))
+        channel = sliding.channel_axis(x.rank, self.channels_last)
+        channels, features = x.shape[channel], cotangent.shape[channel]
+        per_group = floordiv(channels, self.groups)
+        weight = x.with_shape((features, per_group, *self.kernel))
+        (result,) = self.forward.infer(x, weight)
+        inner = sliding.join(
+            cotangent.shape[0], features, self._inner(cotangent), self.channels_last
+        )
+        if result.shape != inner:
+            raise OpError(
+                f"{self.name}: the convolution of {x} gives {result} and its cotangent is "
+                f"{x.with_shape(inner)}",
+                operand=1,
+                code="E0203",
+            )
+        return (weight,)
+
+    def evaluate(self, *operands: Array) -> tuple[Array, ...]:
+        """Cotangent times windows, one sample after the other."""
+        x, cotangent = (sliding.channels_first(v, self.channels_last) for v in operands)
+        g, rank = self.groups, len(self.kernel)
+        borders = zip(cotangent.shape[2:], self.crop, strict=True)
+        inside = tuple(slice(low, size - high) for size, (low, high) in borders)
+        cotangent = cotangent[(slice(None), slice(None)) + inside]  # noqa: RUF005
+        source = sliding.padded(x, self.padding, (1,) * rank, 0)
+        view = sliding.windows(source, self.kernel, self.strides, self.dilation)
+        channels, features = x.shape[1], cotangent.shape[1]
+        per_group, out = channels // g, cotangent.shape[2:]
+        order = (0, *range(2, 2 + rank), 1, *range(2 + rank, 2 + 2 * rank))
+        total = np.zeros((g, features // g, per_group * math.prod(self.kernel)), np.float64)
+        total = total.astype(as_f64(x[:0]).dtype)
+        with np.errstate(all="ignore"):
+            for sample, given in zip(view, cotangent, strict=True):
+                columns = sample.reshape(g, per_group, *out, *self.kernel).transpose(order)
+                matrix = as_f64(columns.reshape(g, math.prod(out), -1))
+                total += as_f64(given.reshape(g, features // g, -1)) @ matrix
+        shape = (features, per_group, *self.kernel)
+        return (rounded(total.reshape(shape), operands[0]),)
+
+    def compute(
+        self, e: Emitter, operands: Sequence[TensorType], index: Sequence[Expr], read: Read
+    ) -> Expr:
+        """One sum over the batch and all output positions; padding is never read."""
+        x, cotangent = operands
+        work = working(x.dtype)
+        axes = sliding.spatial_axes(x.rank, self.channels_last)
+        feature, channel, *taps = index
+        per_group = floordiv(
+            cotangent.shape[sliding.channel_axis(x.rank, self.channels_last)], self.groups
+        )
+        if self.groups > 1:
+            size = floordiv(x.shape[sliding.channel_axis(x.rank, self.channels_last)], self.groups)
+            channel = channel + feature // e.dim(per_group) * e.dim(size)
+
+        def wide(value: Expr) -> Expr:
+            return value if work is x.dtype else e.cast(value, work)
+
+        def body(k: Sequence[Expr]) -> Expr:
+            n, *out = k
+            at, inside = sliding.tap(
+                e,
+                tuple(x.shape[a] for a in axes),
+                out,
+                taps,
+                self.strides,
+                self.padding,
+                self.dilation,
+                (1,) * len(axes),
+                self.kernel,
+            )
+            place = [o + low for o, (low, _) in zip(out, self.crop, strict=True)]
+
+            def term() -> Expr:
+                value = read(0, sliding.place(n, channel, at, self.channels_last))
+                given = read(1, sliding.place(n, feature, place, self.channels_last))
+                return e.binary("mul", wide(value), wide(given))
+
+            return term() if inside is None else e.guarded(inside, term, e.constant(0, work))
+
+        value = e.reduce("sum", [x.shape[0], *self._inner(cotangent)], body, work)
+        return value if work is x.dtype else e.cast(value, x.dtype)
+
+    def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
+        """It is linear in both: x and the cotangent each meet the weight's cotangent in a convolution."""
+        x, cotangent = p.operands
+        plain = replace(self, crop=((0, 0),) * len(self.kernel))
+        if plain != self:
+            inner = sliding.cropped(p.b, cotangent, self.crop, self.channels_last)
+            return p.through(p.b.emit(plain, x, inner))
+        shape, op = p.b.type_of(x).shape, self.forward
+        back = data_gradient(p.b, op, shape, p.cotangent, cotangent) if p.wanted[0] else None
+        return back, p.b(op, x, p.cotangent) if p.wanted[1] else None
+
+    def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> DimLike:
+        """Two per multiply-add; products with padding zeros count."""
+        x, cotangent = operands
+        return results[0].size * x.shape[0] * product(self._inner(cotangent)) * 2

@@ -215,3 +215,12 @@ def trimmed(b: GraphBuilder, x: Value, shape: Shape) -> Value:
     if b.type_of(x).shape == shape:
         return x
     return b(Slice((0,) * len(shape), shape, (1,) * len(shape)), x)
+
+
+def cropped(b: GraphBuilder, x: Value, crop: Padding, channels_last: bool) -> Value:
+    """x without `crop` elements before and after each spatial dimension."""
+    shape = b.type_of(x).shape
+    start, limit = [0] * len(shape), list(shape)
+    for axis, (low, high) in zip(spatial_axes(len(shape), channels_last), crop, strict=True):
+        start[axis], limit[axis] = low, shape[axis] - high
+    return b(Slice(tuple(start), tuple(limit), (1,) * len(shape)), x)

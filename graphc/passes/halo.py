@@ -1,7 +1,7 @@
 """Padding becomes data: a convolution reads a border of zeros that its producer has stored.
 
-`conv(x, padding=p)` becomes `conv(pad(x, p), padding=0)` for channels-last convolutions, so that the
-kernel has no bounds to check and the pad is fused into the stores of whoever makes x (an input is
+`conv(x, padding=p)` becomes `conv(pad(x, p), padding=0)` for channels-last convolutions and their weight gradients, so
+that the kernel has no bounds to check and the pad is fused into the stores of whoever makes x (an input is
 copied once). One border serves all readers of x: it is as large as the largest padding,
 a convolution that wants less crops it (negative padding), and elementwise readers take the middle.
 A reader that cannot do either keeps reading x itself.
@@ -16,7 +16,7 @@ from graphc.ir.dim import DimLike
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Pattern
 from graphc.ir.rewrite import Rewriter, rewrite
-from graphc.ops import ConvGeneral, Pad, Slice
+from graphc.ops import ConvGeneral, ConvWeightGradient, Pad, Slice
 
 Border = tuple[tuple[int, int], ...]
 """Zeros before and after each spatial dimension."""
@@ -38,9 +38,12 @@ def make_halos(graph: Graph) -> Graph:
             if value not in borders:
                 continue
             if slot == 0 and value == halo and _reads_halo(node):
-                assert isinstance(op, ConvGeneral)
+                assert isinstance(op, (ConvGeneral, ConvWeightGradient))
                 op = _cropped(op, borders[value])
                 given[0] = _padded(r, stored, graph, value, borders[value])
+            elif value in shared and isinstance(op, ConvWeightGradient):
+                op = replace(op, crop=_beside(op.crop, borders[value]))
+                given[slot] = _padded(r, stored, graph, value, borders[value])
             elif value in shared:
                 given[slot] = _middle(r, stored, graph, value, borders[value])
         if given == list(operands):
@@ -61,14 +64,21 @@ def _values(graph: Graph) -> list[Value]:
 
 
 def _reads_halo(node: Node) -> bool:
-    """True for a convolution that can read its input with a border."""
+    """True for a convolution, or the gradient of one, that can read its input with a border."""
     op = node.op
+    if isinstance(op, ConvWeightGradient):
+        return op.channels_last
     return isinstance(op, ConvGeneral) and op.channels_last and all(d == 1 for d in op.lhs_dilation)
 
 
-def _convs(graph: Graph, value: Value) -> list[ConvGeneral]:
+def _skips_halo(node: Node, slot: int) -> bool:
+    """True for a weight gradient's cotangent, of which it can leave a border out."""
+    return isinstance(node.op, ConvWeightGradient) and node.op.channels_last and slot == 1
+
+
+def _convs(graph: Graph, value: Value) -> list[ConvGeneral | ConvWeightGradient]:
     users = [node for node, slot in graph.uses(value) if slot == 0 and _reads_halo(node)]
-    return [node.op for node in users if isinstance(node.op, ConvGeneral)]
+    return [n.op for n in users if isinstance(n.op, (ConvGeneral, ConvWeightGradient))]
 
 
 def _border(graph: Graph, value: Value) -> Border | None:
@@ -96,15 +106,24 @@ def _all_can_share(graph: Graph, value: Value) -> bool:
     if graph.is_output(value) or _from_outside(graph, value):
         return False
     return all(
-        (slot == 0 and _reads_halo(node)) or node.op.pattern is Pattern.ELEMENTWISE
+        (slot == 0 and _reads_halo(node))
+        or _skips_halo(node, slot)
+        or node.op.pattern is Pattern.ELEMENTWISE
         for node, slot in graph.uses(value)
     )
 
 
-def _cropped(op: ConvGeneral, border: Border) -> ConvGeneral:
+def _cropped(
+    op: ConvGeneral | ConvWeightGradient, border: Border
+) -> ConvGeneral | ConvWeightGradient:
     """The convolution with what the border already has taken off its padding."""
     padding = tuple((p[0] - b[0], p[1] - b[1]) for p, b in zip(op.padding, border, strict=True))
     return replace(op, padding=padding)
+
+
+def _beside(crop: Border, border: Border) -> Border:
+    """Both borders together."""
+    return tuple((c[0] + b[0], c[1] + b[1]) for c, b in zip(crop, border, strict=True))
 
 
 def _padded(

@@ -34,7 +34,7 @@ def _rule(r: Rewriter, node: Node, operands: tuple[Value, ...]) -> Value | None:
     op: Any = node.op
     if not op.spatial or op.channels_last or r.type_of(operands[0]).rank < 3:
         return None
-    x, *others = operands
-    last = r(Transpose(to_last(r.type_of(x).rank)), x)
-    result = r(replace(op, channels_last=True), last, *others)
-    return r(Transpose(to_first(r.type_of(result).rank)), result)
+    turn = Transpose(to_last(r.type_of(operands[0]).rank))
+    last = [r(turn, v) for v in operands[: op.spatial_operands]]
+    result = r(replace(op, channels_last=True), *last, *operands[op.spatial_operands :])
+    return r(Transpose(to_first(r.type_of(result).rank)), result) if op.spatial_result else result

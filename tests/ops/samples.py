@@ -294,6 +294,22 @@ def _conv(rng: Rng) -> Sample:
     return op, [array(rng, dtype, shape), weight]
 
 
+def _conv_weight(rng: Rng) -> Sample:
+    rank, groups, dtype = _int(rng, 1, 2), _int(rng, 1, 3), dtype_of(rng, "number")
+    spatial, kernel = ([_int(rng, 1, 4) for _ in range(rank)] for _ in range(2))
+    dilation, strides = (tuple(_int(rng, 1, 2) for _ in range(rank)) for _ in range(2))
+    reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    padding, batch = _pads(rng, reach, spatial), _int(rng, 0, 2)
+    last, shape = _layout(rng, batch, groups * _int(rng, 1, 2), spatial)
+    crop = tuple((_int(rng, 0, 1), _int(rng, 0, 1)) for _ in range(rank))
+    sizes = zip(spatial, padding, reach, strides, crop, strict=True)
+    out = [(n + sum(pad) - r) // s + 1 + sum(border) for n, pad, r, s, border in sizes]
+    features = groups * _int(rng, 1, 2)
+    given = (batch, *out, features) if last else (batch, features, *out)
+    op = o.ConvWeightGradient(tuple(kernel), strides, padding, dilation, crop, groups, last)
+    return op, [array(rng, dtype, shape), array(rng, dtype, given)]
+
+
 def _window(cls: type[Window]) -> Callable[[Rng], Sample]:
     def sample(rng: Rng) -> Sample:
         rank = _int(rng, 1, 2)
@@ -325,6 +341,13 @@ def _softmax(cls: type[Op]) -> Callable[[Rng], Sample]:
         return cls(_axis(rng, shape)), [x.astype(np.float32)]
 
     return sample
+
+
+def _cross_entropy(rng: Rng) -> Sample:
+    shape = tuple(max(n, 1) for n in shape_of(rng, 1))
+    op = o.CrossEntropy(0.1 if rng.random() < 0.5 else 0.0)
+    x = array(rng, dtype_of(rng, "float"), shape)
+    return op, [x, _positions(rng, shape[:-1], shape[-1])]
 
 
 def _row_norm(cls: type[Op]) -> Callable[[Rng], Sample]:
@@ -460,6 +483,8 @@ SAMPLES: dict[str, Callable[[Rng], Sample]] = {
     "arg_sort": _arg_sort,
     "dot_general": _dot,
     "conv_general": _conv,
+    "conv_weight_gradient": _conv_weight,
+    "cross_entropy": _cross_entropy,
     "batch_norm": _batch_norm,
     "group_norm": _group_norm,
     "attention": _attention,

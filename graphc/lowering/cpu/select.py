@@ -9,10 +9,19 @@ from graphc.ir.op import Pattern
 from graphc.lowering.cpu.families.convolutions import select_convolution
 from graphc.lowering.cpu.families.pooling import select_pooling
 from graphc.lowering.cpu.families.products import select_product
+from graphc.lowering.cpu.families.weight_gradients import select_weight_gradient
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.generic import map, reduce, rows
 from graphc.lowering.cpu.kernel import Kernel
-from graphc.ops import AvgPool, ConvGeneral, DotGeneral, Fusion, MaxPool, WindowSum
+from graphc.ops import (
+    AvgPool,
+    ConvGeneral,
+    ConvWeightGradient,
+    DotGeneral,
+    Fusion,
+    MaxPool,
+    WindowSum,
+)
 
 _ROOTS = (Pattern.CONTRACT, Pattern.WINDOW)
 
@@ -36,6 +45,8 @@ def _select_root(fusion: Fusion, static: frozenset[int], target: CpuTarget) -> K
         return select_product(fusion, root, static, target)
     if isinstance(root.op, ConvGeneral):
         return select_convolution(fusion, root, static, target)
+    if isinstance(root.op, ConvWeightGradient):
+        return select_weight_gradient(fusion, root, target)
     if isinstance(root.op, (MaxPool, AvgPool, WindowSum)):
         return select_pooling(fusion, root, target)
     return None
