@@ -76,10 +76,11 @@ def literal(value: Expr) -> float | int | None:
 
 
 def convert(value: Expr, dtype: DType) -> Expr:
-    """Conversion: floats truncate toward zero to integers, round to even to floats; bool is `!= 0`."""
+    """Conversion: floats truncate toward zero to integers, round to even to floats; bool is `!= 0`.
+
+    To bfloat16 it is `bfloat.rounded`, which knows the target.
+    """
     source, target = dtype_of(value), tir_name(dtype)
-    if dtype is DType.BF16:
-        return _rounded_to_bfloat16(convert(value, DType.F32))
     if source == target:
         return value
     if target == "bool":
@@ -89,23 +90,6 @@ def convert(value: Expr, dtype: DType) -> Expr:
     if "float16" in (source, target) and "float32" not in (source, target):
         value = cast(value, "float32")
     return cast(value, target)
-
-
-def _rounded_to_bfloat16(value: Expr) -> Expr:
-    """The nearest float32 whose low 16 bits are zero, ties to even; NaN stays NaN."""
-    from tvm.script.ir_builder import tirx as t
-
-    value = bind(value)
-    lanes = lanes_of(value)
-
-    def word(number: int) -> Expr:
-        return const(number, "uint32", lanes)
-
-    suffix = "" if lanes == 1 else f"x{lanes}"
-    bits = bind(t.reinterpret("uint32" + suffix, value))
-    up = ((bits >> word(16)) & word(1)) + word(0x7FFF)
-    rounded = t.reinterpret("float32" + suffix, (bits + up) & word(0xFFFF0000))
-    return select(vmath.is_nan(value), value, rounded)
 
 
 def unary(name: str, value: Expr) -> Expr:

@@ -28,7 +28,6 @@ def _lower(module: Any, target: Any) -> Any:
         tirx.transform.BindTarget(target.with_host(target)),
         tirx.transform.StmtSimplify(),
         tirx.transform.FlattenBuffer(),
-        tirx.transform.BF16ComputeLegalize(),
         tirx.transform.VectorizeLoop(True),
         tirx.transform.UnrollLoop(),
         tirx.transform.StmtSimplify(),
@@ -36,8 +35,6 @@ def _lower(module: Any, target: Any) -> Any:
         tirx.transform.AnnotateEntryFunc(),
         tirx.transform.SplitHostDevice(),
         tirx.transform.MakePackedAPI(),
-        tirx.transform.BF16StorageLegalize(),
-        tirx.transform.LowerTVMBuiltin(),
         tirx.transform.LowerIntrin(),
     ]
     return tvm.ir.transform.Sequential(passes)(module)

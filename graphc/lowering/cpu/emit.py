@@ -237,7 +237,8 @@ class View:
 
     Attributes:
         buffer: the flat TVM buffer of the pointer.
-        dtype: element type as the graph sees it; ``bool`` occupies a byte.
+        dtype: element type as the graph sees it; ``bool`` occupies a byte, and values of
+            ``bfloat16`` are float32 expressions, rounded before they are stored.
         strides: distance in elements between neighbours along each dimension; 0 repeats.
         offset: elements from the pointer to index (0, ..., 0).
     """
@@ -265,12 +266,20 @@ class View:
         if lanes > 1 and static(self.strides[-1]) == 0:
             return splat(self.load(index), lanes)
         value = self.buffer[self._index(index, lanes)]
+        if self.dtype == "bfloat16":
+            from graphc.lowering.cpu.bfloat import widened
+
+            return widened(value)
         return value != const(0, "uint8", lanes) if self.dtype == "bool" else value
 
     def store(self, value: Expr, index: Sequence[Extent]) -> None:
         """Stores all lanes of ``value`` along the last dimension from ``index`` on."""
         if self.dtype == "bool":
             value = cast(value, "uint8")
+        elif self.dtype == "bfloat16":
+            from graphc.lowering.cpu.bfloat import narrowed
+
+            value = narrowed(value)
         _t().buffer_store(self.buffer, value, [self._index(index, lanes_of(value))])
 
     def address(self, index: Sequence[Extent]) -> Expr:
@@ -310,11 +319,12 @@ class Registers:
         _t().buffer_store(self._rows[row], value, [index])
 
 
-def prefetch(address: Expr) -> None:
-    """Asks for the cache line at ``address`` to be brought close, for reading."""
+def prefetch(address: Expr, near: int = 3) -> None:
+    """Asks for the cache line at ``address`` to be brought close, for reading: 3 closest, 2 second-level cache."""
     t = _t()
+    read, data = t.int32(0), t.int32(1)
     t.evaluate(
-        t.call_llvm_intrin("void", "llvm.prefetch.p0", address, t.int32(0), t.int32(3), t.int32(1))
+        t.call_llvm_intrin("void", "llvm.prefetch.p0", address, read, t.int32(near), data)
     )
 
 
@@ -528,8 +538,8 @@ class Kernel:
 
 
 def _storage(dtype: str) -> str:
-    """How an element type lies in memory: booleans as bytes."""
-    return "uint8" if dtype == "bool" else dtype
+    """How an element type lies in memory: booleans as bytes, bfloat16 as 16-bit words."""
+    return {"bool": "uint8", "bfloat16": "uint16"}.get(dtype, dtype)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from graphc.ir.op import Expr
 from graphc.ir.types import TensorType
 from graphc.lowering.cpu import arithmetic
 from graphc.lowering.cpu.arithmetic import named
+from graphc.lowering.cpu.bfloat import narrowed, rounded, widened
 from graphc.lowering.cpu.cell import Cell, Kept
 from graphc.lowering.cpu.emit import (
     View,
@@ -267,7 +268,7 @@ class TirEmitter(SymbolicEmitter):
         if view.dtype == "bool":
             value = arithmetic.nonzero(value)
         elif view.dtype == "bfloat16":
-            value = cast(value, "float32")
+            value = widened(value)
         return named(value)
 
     def write(self, view: View, position: DimLike, value: Expr) -> None:
@@ -276,8 +277,10 @@ class TirEmitter(SymbolicEmitter):
 
         address = self._address(view, position)
         value = splat(self.lift(value), lanes_of(address))
-        if view.dtype in ("bool", "bfloat16"):
-            value = cast(value, "uint8" if view.dtype == "bool" else view.dtype)
+        if view.dtype == "bool":
+            value = cast(value, "uint8")
+        elif view.dtype == "bfloat16":
+            value = narrowed(value)
         t.buffer_store(view.buffer, value, [address])
 
     def _address(self, view: View, position: DimLike) -> Expr:
@@ -338,6 +341,8 @@ class TirEmitter(SymbolicEmitter):
         return const(dtype.numpy.type(value).item(), arithmetic.tir_name(dtype))
 
     def _cast(self, value: Expr, dtype: DType) -> Expr:
+        if dtype is DType.BF16:
+            return rounded(arithmetic.convert(value, DType.F32), self.target)
         return arithmetic.convert(value, dtype)
 
     def _unary(self, name: str, value: Expr) -> Expr:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from graphc.ir.dim import DimLike
 from graphc.ir.op import Expr
+from graphc.lowering.cpu.bfloat import narrowed
 from graphc.lowering.cpu.emit import View, bind, cast, dtype_of, lanes_of, splat
 from graphc.lowering.cpu.generic.index import flatten
 
@@ -140,7 +141,7 @@ def _store(view: View, position: Expr, value: Expr) -> None:
     from tvm.script.ir_builder import tirx as t
 
     if view.dtype == "bfloat16":
-        value = cast(value, "bfloat16")
+        value = narrowed(value)
     lanes = lanes_of(value)
     address = position + view.offset
     t.buffer_store(view.buffer, value, [address if lanes == 1 else t.ramp(address, 1, lanes)])
