@@ -5,7 +5,7 @@ Select a kernel for each fusion, plan memory, pack the weights, emit the distinc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -25,10 +25,15 @@ from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.printer import print_graph
 from graphc.lowering.cpu.build import compile_objects
 from graphc.lowering.cpu.features import CpuTarget, parse_target
-from graphc.lowering.cpu.generic.reduce import expanded
-from graphc.lowering.cpu.generic.trace import checked_nodes
 from graphc.lowering.cpu.kernel import Kernel
-from graphc.lowering.cpu.program import MAIN, Function, emit_function, emit_main
+from graphc.lowering.cpu.program import (
+    MAIN,
+    Function,
+    checks,
+    emit_function,
+    emit_main,
+    functions_of,
+)
 from graphc.lowering.cpu.select import select
 from graphc.lowering.plan import Call, Needs, Plan, make_plan, origin
 from graphc.lowering.verify import verify_plan
@@ -65,7 +70,7 @@ def generate(
     plan = make_plan(graph, needs, static)
     verify_plan(graph, plan)
     weights, offsets = _weights(graph, plan, kernels, parameters)
-    functions = _functions(plan, kernels)
+    functions = functions_of(plan, kernels)
     faults, fault_ids = _faults(plan)
     objects = compile_objects(
         _partitions(
@@ -128,32 +133,11 @@ def _weight_name(graph: Graph, value: Value) -> str:
     return "constant"
 
 
-def _functions(plan: Plan, kernels: Mapping[int, Kernel]) -> list[Function]:
-    """One compiled function per call; equal bodies with equal storage patterns share it."""
-    shared: dict[Hashable, Function] = {}
-    result = []
-    for call in plan.calls:
-        kernel = kernels[call.node.id]
-        packing = tuple((slot, p.name) for slot, p in sorted(kernel.packing.items()))
-        key = (_structure(call.fusion.body), packing, call.in_place, call.scratch is not None)
-        if key not in shared:
-            name = f"graphc_k{len(shared)}_{call.fusion.kind}"
-            shared[key] = Function(name, call.fusion, kernel, call.in_place)
-        result.append(shared[key])
-    return result
-
-
-def _structure(body: Graph) -> Hashable:
-    """What two bodies must share to share code: ops, wiring and types, but not where they were written."""
-    nodes = tuple((n.op, n.operands, n.types) for n in body.nodes)
-    return (nodes, tuple(v for _, v in body.outputs), tuple(sorted(body.dims)))
-
-
 def _partitions(
     functions: Sequence[Function], cpu: CpuTarget, main: Callable[[], Any]
 ) -> Iterator[dict[str, Any]]:
     """The distinct functions, emitted a few at a time, and last `graphc_main`."""
-    distinct = list(dict.fromkeys(functions))
+    distinct = [each for function in dict.fromkeys(functions) for each in function.every()]
     for start in range(0, len(distinct), _PER_OBJECT):
         chunk = distinct[start : start + _PER_OBJECT]
         yield {function.symbol: emit_function(function, cpu) for function in chunk}
@@ -166,7 +150,7 @@ def _faults(plan: Plan) -> tuple[tuple[FaultInfo, ...], list[int]]:
     first = []
     for call in plan.calls:
         first.append(len(infos))
-        for node in checked_nodes(expanded(call.fusion.body)):
+        for node in checks(call.fusion.body):
             where = f" ({_place(node)})" if node.span else ""
             what = f" for `{node.path}`" if node.path else ""
             infos.append(

@@ -18,12 +18,12 @@ Replicated ops (broadcasts, iota, scalar literals) belong to no group: each read
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.ir.dim import names_of
 from graphc.ir.graph import Graph, GraphBuilder, Node, Value
 from graphc.ir.op import Pattern
-from graphc.ops import Fusion, Input
+from graphc.ops import Fusion, Input, Scan
 from graphc.passes.static import open_ended
 
 MAX_MEMBERS = 64  # keeps kernels readable and their compile time bounded
@@ -32,6 +32,7 @@ MAX_STATIC_ELEMENTS = (
 )  # a literal-only tensor above this is computed at run time instead of stored
 _ROOTED = (Pattern.CONTRACT, Pattern.WINDOW, Pattern.REDUCE, Pattern.COMPOSITE)
 _READS_ONCE = (Pattern.REDUCE, Pattern.COMPOSITE)
+_PACKED = (Pattern.CONTRACT, Pattern.WINDOW, Pattern.REGION)
 
 
 def static_nodes(graph: Graph) -> frozenset[int]:
@@ -69,9 +70,11 @@ class _Group:
 
 
 class _Fuser:
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self.static = static_nodes(graph)
+    """Makes the kernels of a graph, or of a loop's body, where nothing is static and the first outputs are carries."""
+
+    def __init__(self, graph: Graph, carries: int | None = None) -> None:
+        self.graph, self.carries = graph, carries
+        self.static = static_nodes(graph) if carries is None else frozenset[int]()
         self.replicated = {n.id for n in graph.nodes if self._is_replicated(n)}
         self.groups: dict[int, _Group] = {}
         self._prologues = False
@@ -86,7 +89,8 @@ class _Fuser:
             return False
         graph = self.graph
         return not any(graph.is_output(v) for v in node.values) and all(
-            user.op.pattern not in (Pattern.CONTRACT, Pattern.WINDOW, Pattern.OPAQUE)
+            user.op.pattern
+            not in (Pattern.CONTRACT, Pattern.WINDOW, Pattern.OPAQUE, Pattern.REGION)
             and not user.op.alias
             for user, _ in graph.users(node)
         )
@@ -206,7 +210,9 @@ class _Fuser:
         outputs_of = {id(g): g for g in self.groups.values()}
         ends = {g.output: g for g in outputs_of.values()}
         for node in self.graph.nodes:
-            if node.id in ends:
+            if node.id in ends and node.op.regions:
+                self._emit_region(b, node, done)
+            elif node.id in ends:
                 self._emit_fusion(b, ends[node.id], done)
             elif self._is_free(node) and not (
                 node.id in self.replicated and any(v not in done for v in node.operands)
@@ -247,17 +253,38 @@ class _Fuser:
             new = b.emit(op, *(done[v] for v in external))
         done.update(zip(end.values, new, strict=True))
 
+    def _emit_region(self, b: GraphBuilder, node: Node, done: dict[Value, Value]) -> None:
+        """A loop is a kernel whose body is the loop, made of kernels. Each operand is an input of its own."""
+        op, operands = node.op, list(node.operands)
+        if isinstance(op, Scan):
+            fuser = _Fuser(op.body, op.carries)
+            fuser.grow()
+            op, operands = _apart(op, fuser.emit(), operands)
+        body = GraphBuilder(op.name, self.graph.dims)
+        types = [self.graph.type_of(v) for v in operands]
+        inputs = [body(Input(f"arg{i}", t.dtype, t.shape)) for i, t in enumerate(types)]
+        with body.at(node.scope, node.span):
+            results = body.emit(op, *inputs)
+        used = used_dims(body)
+        body.dims = {n: d for n, d in body.dims.items() if n in used}
+        fusion = Fusion(op.name, body.build([(f"out{i}", v) for i, v in enumerate(results)]))
+        with b.at(node.scope, node.span):
+            new = b.emit(fusion, *(done[v] for v in operands))
+        done.update(zip(node.values, new, strict=True))
+
     def _own_outputs(
         self, b: GraphBuilder, outputs: Sequence[tuple[str, Value]]
     ) -> list[tuple[str, Value]]:
         """Copies outputs that no kernel writes for themselves: inputs, build-time values, one value named twice.
 
-        State that stays as it is needs no copy: it is there.
+        State that stays as it is needs no copy: it is there. A carry that is also stacked is read from the stack.
         """
         written: set[Value] = set()
         result = []
         same = {name for name, value in outputs if self._is_state(b, name, value)}
-        for name, value in outputs:
+        for position, (name, value) in enumerate(outputs):
+            if position == self.carries:
+                written = set()
             if name in same:
                 result.append((name, value))
                 continue
@@ -287,7 +314,36 @@ def used_dims(b: GraphBuilder) -> set[str]:
     for node in b.nodes:
         names.update(node.op.dim_names)
         names.update(name for t in node.types for dim in t.shape for name in names_of(dim))
+        names.update(name for region in node.op.regions for name in region.dims)
     return names
+
+
+def _apart(op: Scan, body: Graph, operands: Sequence[Value]) -> tuple[Scan, list[Value]]:
+    """A loop in which each kernel that multiplies by a capture has a capture of its own, to be packed its own way."""
+    captures = {n.values[0]: i for i, n in enumerate(body.inputs)}
+    captures = {v: i for v, i in captures.items() if i >= op.sequences + op.carries}
+    heavy = {n.id for n in body.nodes if any(_multiplies(region) for region in n.op.regions)}
+    taken = {v for n in body.nodes if n.id not in heavy for v in n.operands}
+    b = GraphBuilder(body.name, body.dims)
+    done: dict[Value, Value] = {}
+    given = list(operands)
+    for node in body.nodes:
+        reads = [done[v] for v in node.operands]
+        for slot, value in enumerate(node.operands):
+            if node.id in heavy and value in captures:
+                if value in taken:
+                    t = body.type_of(value)
+                    reads[slot] = b(Input(f"capture{len(given)}", t.dtype, t.shape))
+                    given.append(operands[captures[value]])
+                taken.add(value)
+        with b.at(node.scope, node.span):
+            done.update(zip(node.values, b.emit(node.op, *reads), strict=True))
+    new = b.build([(label, done[v]) for label, v in body.outputs])
+    return replace(op, body=new), given
+
+
+def _multiplies(body: Graph) -> bool:
+    return any(n.op.pattern in _PACKED for n in body.nodes)
 
 
 def fuse(graph: Graph) -> Graph:

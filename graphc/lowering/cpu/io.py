@@ -25,6 +25,7 @@ class KernelIO:
         scratch: bytes of the arena that the family asked for (uint8), or None.
         in_place: for each result the operand slot whose memory it takes over, or None. The slot is
             read element by element only, at the very element that is written.
+        symbol: what the kernel is called; its parts' symbols begin with it.
     """
 
     operands: tuple[View, ...]
@@ -34,3 +35,4 @@ class KernelIO:
     fault_base: Expr | int = 0
     scratch: View | None = None
     in_place: tuple[int | None, ...] = ()
+    symbol: str = ""

@@ -16,6 +16,7 @@ from graphc.reference import interpret
 
 if TYPE_CHECKING:
     from graphc.lowering.cpu.io import KernelIO
+    from graphc.lowering.cpu.program import Function
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -46,13 +47,17 @@ class Packing:
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """A selected kernel. `emit(io)` writes its loops into the open kernel frame."""
+    """A selected kernel. `emit(io)` writes its loops into the open kernel frame.
+
+    `parts` are functions that it calls: a loop calls the kernels of its body. Their symbols follow `io.symbol`.
+    """
 
     family: str
     emit: Callable[[KernelIO], None]
     scratch: DimLike = 0  # bytes
     scratch_dtype: str = "uint8"  # how the family sees them
     packing: Mapping[int, Packing] = field(default_factory=dict)
+    parts: tuple[Function, ...] = ()
 
 
 def dim_expr(dim: DimLike, env: Mapping[str, Any]) -> Any:

@@ -7,13 +7,13 @@ caller wants a profile.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from graphc.ir.dtype import DType
-from graphc.ir.graph import Graph
+from graphc.ir.graph import Graph, Node
 from graphc.ir.types import TensorType
 from graphc.lowering.cpu.emit import View, call_symbol, i64, kernel, when
 from graphc.lowering.cpu.features import CpuTarget
@@ -21,7 +21,7 @@ from graphc.lowering.cpu.generic.reduce import expanded
 from graphc.lowering.cpu.generic.trace import checked_nodes
 from graphc.lowering.cpu.io import FAULT_WORDS, KernelIO
 from graphc.lowering.cpu.kernel import Kernel, dim_expr
-from graphc.lowering.plan import Call, Place
+from graphc.lowering.plan import Call, Place, Plan
 from graphc.ops import Fusion
 
 MAIN = "graphc_main"
@@ -52,12 +52,63 @@ class Function:
     @cached_property
     def has_fault(self) -> bool:
         """Whether the kernel checks indices at run time."""
-        return bool(checked_nodes(expanded(self.fusion.body)))
+        return bool(checks(self.fusion.body))
+
+    @property
+    def parts(self) -> tuple[Function, ...]:
+        """The functions it calls."""
+        return tuple(replace(p, symbol=f"{self.symbol}_{p.symbol}") for p in self.kernel.parts)
+
+    def every(self) -> Iterator[Function]:
+        """The function and all it needs."""
+        yield self
+        for part in dict.fromkeys(self.parts):
+            yield from part.every()
 
     @property
     def dims(self) -> tuple[str, ...]:
         """Named dims that are parameters, in order."""
         return tuple(self.fusion.body.dims)
+
+
+def functions_of(
+    plan: Plan, kernels: Mapping[int, Kernel], prefix: str = "graphc_"
+) -> list[Function]:
+    """One compiled function per call; equal bodies with equal storage patterns share it."""
+    shared: dict[Hashable, Function] = {}
+    result = []
+    for call in plan.calls:
+        kernel = kernels[call.node.id]
+        packing = tuple((slot, p.name) for slot, p in sorted(kernel.packing.items()))
+        key = (_structure(call.fusion.body), packing, call.in_place, call.scratch is not None)
+        if key not in shared:
+            name = f"{prefix}k{len(shared)}_{call.fusion.kind}"
+            shared[key] = Function(name, call.fusion, kernel, call.in_place)
+        result.append(shared[key])
+    return result
+
+
+def _structure(body: Graph) -> Hashable:
+    """What two bodies must share to share code: ops, wiring and types, but not where they were written."""
+    nodes = tuple((_plain(n), n.operands, n.types) for n in body.nodes)
+    return (nodes, tuple(v for _, v in body.outputs), tuple(sorted(body.dims)))
+
+
+def _plain(node: Node) -> Hashable:
+    """An op without the places of what is in its bodies."""
+    if not node.op.regions:
+        return node.op
+    plain = [
+        (k, _structure(v) if isinstance(v, Graph) else v) for k, v in node.op.attributes().items()
+    ]
+    return (type(node.op), tuple(plain))
+
+
+def checks(body: Graph) -> list[Node]:
+    """The nodes of a body, and of the bodies in it, whose indices are checked at run time: one fault id each."""
+    if any(node.op.regions for node in body.nodes):
+        return [c for node in body.nodes for region in node.op.regions for c in checks(region)]
+    return list(checked_nodes(expanded(body)))
 
 
 def emit_function(function: Function, target: CpuTarget) -> Any:
@@ -91,6 +142,7 @@ def emit_function(function: Function, target: CpuTarget) -> Any:
             fault_base=k.dim("fault_base") if function.has_fault else 0,
             scratch=k.view("scratch", (1,)) if function.has_scratch else None,
             in_place=function.in_place,
+            symbol=function.symbol,
         )
         function.kernel.emit(io)
     return k.function
@@ -152,18 +204,31 @@ def emit_main(
 
         tick(0)
         for i, (call, function) in enumerate(zip(calls, functions, strict=True)):
-            arguments = [address(p) for p in call.operands]
-            arguments += [address(call.results[r]) for r in function.own_results]
-            if function.has_scratch:
-                assert call.scratch is not None
-                arguments.append(address(call.scratch))
-            if function.has_fault:
-                arguments.append(fault)
-            arguments += [dims[name] for name in function.dims]
-            if function.has_fault:
-                arguments.append(i64(fault_ids[i]))
-            call_symbol(function.symbol, *arguments)
+            call_kernel(call, function, address, dims, fault, fault_ids[i])
             tick(i + 1)
     main = builder.get()
     body = tx.SeqStmt([main.body, tx.Return(tx.const(0, "int32"))])
     return tx.PrimFunc(main.params, body, tvm.ir.PrimType("int32"), main.attrs)
+
+
+def call_kernel(
+    call: Call,
+    function: Function,
+    address: Callable[[Place], Any],
+    dims: Mapping[str, Any],
+    fault: Any,
+    fault_id: Any,
+    prefix: str = "",
+) -> None:
+    """Emits the call of a kernel: `address` gives the pointer to a place, `fault` that to the fault record."""
+    arguments = [address(p) for p in call.operands]
+    arguments += [address(call.results[r]) for r in function.own_results]
+    if function.has_scratch:
+        assert call.scratch is not None
+        arguments.append(address(call.scratch))
+    if function.has_fault:
+        arguments.append(fault)
+    arguments += [dims[name] for name in function.dims]
+    if function.has_fault:
+        arguments.append(i64(fault_id))
+    call_symbol(prefix + function.symbol, *arguments)

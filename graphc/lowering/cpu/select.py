@@ -13,6 +13,7 @@ from graphc.lowering.cpu.families.weight_gradients import select_weight_gradient
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.generic import map, reduce, rows
 from graphc.lowering.cpu.kernel import Kernel
+from graphc.lowering.cpu.loop import select_scan
 from graphc.ops import (
     AvgPool,
     ConvGeneral,
@@ -20,6 +21,7 @@ from graphc.ops import (
     DotGeneral,
     Fusion,
     MaxPool,
+    Scan,
     WindowSum,
 )
 
@@ -38,6 +40,9 @@ def select(fusion: Fusion, static: frozenset[int], target: CpuTarget) -> Kernel:
 
 
 def _select_root(fusion: Fusion, static: frozenset[int], target: CpuTarget) -> Kernel | None:
+    (last, *_) = reversed(fusion.body.nodes)
+    if isinstance(last.op, Scan):
+        return select_scan(last.op, static, target, select)
     root = root_of(fusion)
     if root is None:
         return None
