@@ -10,14 +10,25 @@ E04xx   arguments
 E05xx   blocks, loops, limits, imports
 E06xx   weights
 E07xx   modules, run time, targets
-E08xx   scans, gradients
+E08xx   scans, gradients, training
 E09xx   the text form of a graph
 ======  =============================================
 """
 
 from __future__ import annotations
 
-from graphc.codes import arguments, blocks, gradients, graph, names, scans, shapes, syntax, weights
+from graphc.codes import (
+    arguments,
+    blocks,
+    gradients,
+    graph,
+    names,
+    scans,
+    shapes,
+    syntax,
+    training,
+    weights,
+)
 from graphc.codes.info import CodeInfo
 
 __all__ = ["CODES", "CodeInfo"]
@@ -28,6 +39,7 @@ CODES: dict[str, CodeInfo] = {
     **names.CODES,
     **arguments.CODES,
     **blocks.CODES,
+    **training.CODES,
     **weights.CODES,
     **scans.CODES,
     **gradients.CODES,

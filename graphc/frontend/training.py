@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from graphc.frontend.blocks import Blocks
+from graphc.frontend.builtins import BUILTINS
 from graphc.frontend.keys import RandomKey
 from graphc.frontend.names import uses
 from graphc.frontend.report import FailedError
@@ -103,8 +104,23 @@ class TrainBlocks(Blocks):
         """A name for random numbers that nothing else in the step has."""
         if self._rng is None:
             self._rng = self.b(Input(label=RNG, dtype=DType.I64, shape=(2,), state=True))
+        return RandomKey(self._rng, self._stream())
+
+    def drawn(self, given: RandomKey | None, needed: bool) -> RandomKey | None:
+        """The key of one use of a function that draws; None where none is given and nothing is trained.
+
+        An evaluation draws the same numbers every time, where it needs any: what it finds can be compared.
+        """
+        if given is not None:
+            return RandomKey(given.value, self._stream())
+        if self.mode == "evaluate" and needed:
+            return RandomKey(self.b(Constant.of(np.zeros(2, np.int64))), self._stream())
+        return self.random_key() if self.mode == "train" else None
+
+    def _stream(self) -> int:
+        """The next stream: uses are numbered in their order, whichever key they draw from."""
         self._streams += 1
-        return RandomKey(self._rng, self._streams - 1)
+        return self._streams - 1
 
     # ---- Before and after the model -----------------------------------------------------------
 
@@ -315,6 +331,8 @@ class TrainBlocks(Blocks):
         call = node if isinstance(node, ast.Call) else None
         name = call.callee if call is not None else node
         if not isinstance(name, ast.Name) or name.id not in table:
+            if isinstance(name, ast.Name) and name.id not in {**BUILTINS, **frame.env}:
+                raise FailedError  # the check of names has said so
             self.report.fail(
                 "E0822",
                 f"`{name.span.text}` is no {what}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,12 @@ def model(body: str, head: str = "") -> str:
 
 
 def places(text: str, **options: Any) -> list[tuple[str, int, int]]:
-    """(code, line, column) of all diagnostics of a text; none when it loads without a warning."""
+    """(code, line, column) of all diagnostics of a text; none when it loads without a warning.
+
+    A text with a train block is read as for training.
+    """
+    if re.search(r"^train\b", text, re.M):
+        options.setdefault("mode", "train")
     try:
         found = load(text, **options).warnings
     except DiagnosticError as error:
