@@ -57,7 +57,8 @@ name of an input of the model.
     "E0825": CodeInfo(
         "a model has no train block, or two",
         """Training a model needs exactly one block `train Name { ... }` for it in its file, with a loss and an
-optimizer. A model without one can still be trained from Python, by an output of its own: `Trainer(model, loss="y", rule=...)`.
+optimizer. A model without one can still be trained from Python, by an output of its own:
+`Trainer(model, loss="y", rule=...)`.
 """,
     ),
 }
