@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from graphc.artifact.errors import SafetensorsError
 from graphc.artifact.folder import exchange, make_beside, remove_folder, sync
 from graphc.artifact.safetensors_io import Array, read_safetensors, write_safetensors
@@ -76,7 +78,7 @@ class Checkpoints:
     ) -> Path:
         """Writes a checkpoint after update number `step` and points `last` (and `best`) to it.
 
-        Arrays of `state` that are the very ones of `weights` are written once. Raises CheckpointError; then the
+        Arrays of `state` that hold the same bits in `weights` are written once. Raises CheckpointError; then the
         checkpoints before are as they were.
         """
         name = f"step-{step:08d}"
@@ -155,8 +157,8 @@ def _fill(
     weights: Mapping[str, Array],
     record: Mapping[str, Any],
 ) -> None:
-    shared = [name for name, array in state.items() if weights.get(name) is array]
-    rest = {name: array for name, array in state.items() if weights.get(name) is not array}
+    shared = [n for n, array in state.items() if n in weights and _same_bits(array, weights[n])]
+    rest = {name: array for name, array in state.items() if name not in shared}
     files = {}
     for name, arrays in ((WEIGHTS, weights), (STATE, rest)):
         info = write_safetensors(folder / name, arrays)
@@ -173,6 +175,15 @@ def _fill(
     for path in folder.iterdir():
         sync(path)
     sync(folder)
+
+
+def _same_bits(a: Array, b: Array) -> bool:
+    if a is b:
+        return True
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    left, right = (np.ascontiguousarray(x).reshape(-1).view(np.uint8) for x in (a, b))
+    return bool(np.array_equal(left, right))
 
 
 def load(folder: str | Path) -> Checkpoint:

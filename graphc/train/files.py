@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from graphc.artifact.folder import sync
+from graphc.artifact.folder import copy_file, sync
 from graphc.train.errors import TrainError
 
 LOCK = ".lock"
@@ -23,6 +23,17 @@ def write_whole(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """Replaces a file by a copy of another in one step. Raises OSError."""
+    fresh = target.with_name(f".{target.name}.{os.getpid()}.new")
+    try:
+        copy_file(source, fresh)
+        sync(fresh)
+        os.replace(fresh, target)
     finally:
         fresh.unlink(missing_ok=True)
 

@@ -7,9 +7,9 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Union
+from typing import Any
 
-Value = Union[int, float]
+Value = int | float
 
 
 class History:
