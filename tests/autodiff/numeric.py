@@ -81,6 +81,9 @@ def smooth_sample(name: str, rng: Rng) -> tuple[Op, list[Array]]:
         for i, kind in enumerate(kinds):
             if kind.is_float:
                 x = rng.normal(size=arrays[i].shape)
-                arrays[i] = np.asarray(np.abs(x) + 0.3 if positive.get(name) == i else x)
+                x = np.abs(x) + 0.3 if positive.get(name) == i else x
+                arrays[i] = np.asarray(
+                    0.2 + 0.6 * np.exp(-x * x) if name == "binary_cross_entropy" else x
+                )
         if all(np.isfinite(y).all() for y in op.evaluate(*arrays)):  # no window of padding only
             return op, arrays
