@@ -67,6 +67,7 @@ __all__ = [
     "static",
     "symbol",
     "tiles",
+    "unflatten",
     "vector_pieces",
     "when",
     "worth_threads",
@@ -323,9 +324,7 @@ def prefetch(address: Expr, near: int = 3) -> None:
     """Asks for the cache line at ``address`` to be brought close, for reading: 3 closest, 2 second-level cache."""
     t = _t()
     read, data = t.int32(0), t.int32(1)
-    t.evaluate(
-        t.call_llvm_intrin("void", "llvm.prefetch.p0", address, read, t.int32(near), data)
-    )
+    t.evaluate(t.call_llvm_intrin("void", "llvm.prefetch.p0", address, read, t.int32(near), data))
 
 
 # -------------------------------------------------------------------------------------------- loops
@@ -352,20 +351,21 @@ def fused_loop(
     threads share out, and the faster ones what they share out when it is short.
     """
     with loop(product(extents), parallel=parallel) as flat:
-        indices: list[Extent] = []
-        rest = flat
-        for extent in reversed(extents[1:]):
-            if static(extent) == 1:
-                indices.append(0)
-                continue
-            known = static(rest)
-            if known == 0:
-                indices.append(0)
-                continue
-            indices.append(bind(_t().truncmod(i64(rest), i64(extent))))
-            rest = bind(floor_div(rest, extent))
-        indices.append(rest if extents else 0)
-        yield tuple(reversed(indices)) if extents else ()
+        yield unflatten(flat, extents)
+
+
+def unflatten(flat: Extent, extents: Sequence[Extent]) -> tuple[Extent, ...]:
+    """The indices of position ``flat`` in a row-major box of ``extents``."""
+    indices: list[Extent] = []
+    rest = flat
+    for extent in reversed(extents[1:]):
+        if static(extent) == 1 or static(rest) == 0:
+            indices.append(0)
+            continue
+        indices.append(bind(_t().truncmod(i64(rest), i64(extent))))
+        rest = bind(i64(floor_div(rest, extent)))
+    indices.append(rest if extents else 0)
+    return tuple(reversed(indices)) if extents else ()
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from graphc.lowering.cpu.families.convolutions import select_convolution
 from graphc.lowering.cpu.families.pooling import select_pooling
 from graphc.lowering.cpu.families.products import select_product
 from graphc.lowering.cpu.families.weight_gradients import select_weight_gradient
+from graphc.lowering.cpu.families.winograd_select import select_winograd
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.generic import map, reduce, rows
 from graphc.lowering.cpu.kernel import Kernel
@@ -49,7 +50,8 @@ def _select_root(fusion: Fusion, static: frozenset[int], target: CpuTarget) -> K
     if isinstance(root.op, DotGeneral):
         return select_product(fusion, root, static, target)
     if isinstance(root.op, ConvGeneral):
-        return select_convolution(fusion, root, static, target)
+        winograd = select_winograd(fusion, root, static, target)
+        return winograd or select_convolution(fusion, root, static, target)
     if isinstance(root.op, ConvWeightGradient):
         return select_weight_gradient(fusion, root, target)
     if isinstance(root.op, (MaxPool, AvgPool, WindowSum)):

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 from graphc.lowering.cpu.emit import (
     SHARED_FLOPS,
+    Expr,
     Extent,
+    bind,
     branch,
+    ceil_div,
     fused_loop,
     i64,
+    loop,
+    product,
     static,
+    unflatten,
+    when,
     worth_threads,
 )
 
-__all__ = ["least_value", "shared_loop"]
+__all__ = ["least_value", "shared_loop", "slot_loop"]
 
 
 def least_value(extent: Extent) -> int:
@@ -60,3 +68,39 @@ def shared_loop(
         branch(i64(flops) >= i64(SHARED_FLOPS), lambda: emit(True), lambda: emit(False))
     else:
         emit(threads)
+
+
+def slot_loop(
+    extents: Sequence[Extent],
+    slots: int,
+    body: Callable[[Extent, tuple[Extent, ...], Expr], None],
+) -> None:
+    """Emits ``body(slot, indices, fresh)`` over the product of ``extents``, shared among threads.
+
+    A slot numbers a region of scratch memory that no other thread uses meanwhile. A thread keeps the slot of
+    its first task, so that what it leaves there is still in its cache at the next one; at most ``slots``
+    threads take part. ``fresh`` holds in a thread's first task, and wherever the last of ``extents`` begins anew:
+    in between the region is as the task before left it.
+    """
+    import tvm.tirx as tx
+    from tvm.script.ir_builder import tirx as t
+
+    tasks = product(extents)
+    per_slot = ceil_div(tasks, slots)
+    used = ceil_div(tasks, per_slot)
+    with ExitStack() as stack:
+        if static(used) != 1:
+            # What stands between here and the loop runs once in every thread.
+            launch = t.attr(tx.const(0, "int32"), "pragma_parallel_launch_point", 1)
+            stack.enter_context(launch)
+        mine = t.alloc_buffer((1,), "int64", scope="global")
+        t.buffer_store(mine, i64(-1), [0])
+        slot = stack.enter_context(loop(used, parallel=True))
+        i = stack.enter_context(loop(per_slot))
+        flat = bind(i64(slot * per_slot + i))
+        first = t.bind(mine[0] < i64(0))
+        with when(first):
+            t.buffer_store(mine, i64(slot), [0])
+        with when(flat < i64(tasks)):
+            indices = unflatten(flat, extents)
+            body(bind(mine[0]), indices, tx.Or(first, i64(indices[-1]) == i64(0)))

@@ -39,6 +39,7 @@ from graphc.lowering.cpu.emit import (
     shuffle,
     splat,
     static,
+    unflatten,
     vector_pieces,
     when,
 )
@@ -209,7 +210,7 @@ def _emit_copied(
     with loop(slots, parallel=tile.threads) as slot, loop(per_slot) as i:
         flat = slot * per_slot + i
         with when(i64(flat) < i64(tasks)):
-            (*batch, panel) = _unflatten(flat, (*spec.batch, panels))
+            (*batch, panel) = unflatten(flat, (*spec.batch, panels))
             copy = View(
                 scratch.buffer,
                 spec.dtype,
@@ -218,18 +219,6 @@ def _emit_copied(
             )
             _copy_panel(spec, tile, b, batch, panel, copy)
             _multiply_copied(spec, tile, a, copy, batch, panel, rows, finish)
-
-
-def _unflatten(flat: Extent, extents: Sequence[Extent]) -> tuple[Extent, ...]:
-    """The indices of position ``flat`` in a row-major box of ``extents``."""
-    from tvm.script.ir_builder import tirx as t
-
-    indices: list[Extent] = []
-    for extent in reversed(extents[1:]):
-        indices.append(bind(t.truncmod(i64(flat), i64(extent))))
-        flat = bind(t.truncdiv(i64(flat), i64(extent)))
-    indices.append(flat)
-    return tuple(reversed(indices))
 
 
 def _multiply_copied(
