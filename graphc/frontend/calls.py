@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from graphc.frontend.emission import Emission
+from graphc.frontend.keys import RandomKey
+from graphc.frontend.kinds import takes_key
 from graphc.frontend.layers.base import LayerClass
 from graphc.frontend.report import FailedError
 from graphc.frontend.scope import Frame
@@ -34,6 +36,13 @@ class Calls(Emission, ABC):
     @abstractmethod
     def attempt(self, node: ast.Node, frame: Frame) -> Any:
         """The value of an expression, or poison where it fails."""
+
+    @abstractmethod
+    def drawn(self, given: RandomKey | None, needed: bool) -> RandomKey | None:
+        """The key of one use of a function that draws random numbers: of the tensor given, or of the training step.
+
+        None where there is no such thing; what cannot do without (`needed`) then still gets one in an evaluation.
+        """
 
     @abstractmethod
     def make_spec(
@@ -88,19 +97,32 @@ class Calls(Emission, ABC):
     ) -> Any:
         """Calls a built-in function. Raises FailedError."""
         what = f"function {function.name}"
-        bound, rest = assign(function.signature, what, arguments, span, self.report)
+        keys = [p for p in function.signature.parameters if takes_key(p.hint)]
+        named = {a.name.id for a in arguments if a.name is not None}
+        given = [p.name for p in keys if p.required and p.name not in named]
+        bound, rest = assign(function.signature, what, arguments, span, self.report, given=given)
         values = converted(function.signature, what, bound, self.report)
+        for p in keys:
+            values[p.name] = key = self.drawn(values.get(p.name), p.required)
+            if key is None and p.required:
+                self.report.fail(
+                    "E0402",
+                    f"{what} needs `{p.name}` outside of training",
+                    span,
+                    help="declare `input rng: i64[2]` (a seed, and a number that changes with every call) "
+                    f"and give `{p.name}=rng`",
+                )
         variadic = function.signature.variadic
         extra: list[Any] = []
         if variadic is not None:
             for number, argument in enumerate(rest):
                 single = {variadic.name: argument}
                 extra.append(converted_variadic(self, function, single, number))
-        positional, named = self._ordered(function, values)
+        positional, keywords = self._ordered(function, values)
         inputs = tuple(t.value for a in arguments for t in tensors_in(a.value))
 
         def run() -> Any:
-            return function.implementation(self.b, *positional, *extra, **named)
+            return function.implementation(self.b, *positional, *extra, **keywords)
 
         return self.emit(frame, span, run, inputs, bound)
 

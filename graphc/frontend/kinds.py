@@ -9,11 +9,13 @@ from typing import Any, Literal, Union
 
 from graphc.diagnostics import nearest
 from graphc.frontend.initialisers import Initializer
+from graphc.frontend.keys import RandomKey
 from graphc.frontend.limits import Limits
 from graphc.frontend.values import Tensor, describe, shown
 from graphc.ir.dim import Dim, DimLike
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Value
+from graphc.ir.types import TensorType
 
 _UNIONS = (Union, types.UnionType)
 _WORDS: dict[Any, str] = {
@@ -25,6 +27,7 @@ _WORDS: dict[Any, str] = {
     Value: "a tensor",
     DType: "a dtype",
     Initializer: "an initialiser",
+    RandomKey: "a key, i64[2]",
     type(None): "none",
 }
 _PLURALS: dict[Any, str] = {
@@ -61,6 +64,9 @@ def _try(value: Any, hint: Any) -> tuple[bool, Any]:
         return True, value
     if hint is Value:
         return (True, value.value) if isinstance(value, Tensor) else (False, None)
+    if hint is RandomKey:
+        fits = isinstance(value, Tensor) and value.type == TensorType(DType.I64, (2,))
+        return fits, RandomKey(value.value, 0) if fits else None
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool), value
     if hint is float:
@@ -118,6 +124,11 @@ def _mismatch(value: Any, hint: Any) -> MismatchError:
     return MismatchError(f"has to be {words_of(hint)} and is {describe(value)}")
 
 
+def takes_key(hint: Any) -> bool:
+    """Whether a parameter is a key for random numbers."""
+    return RandomKey in _flat(hint)
+
+
 def _flat(hint: Any) -> tuple[Any, ...]:
     """The alternatives of a hint, tuples opened."""
     origin = typing.get_origin(hint)
@@ -157,4 +168,5 @@ def spelled(hint: Any) -> str:
         parts = ["..." if h is Ellipsis else spelled(h) for h in typing.get_args(hint)]
         return f"({', '.join(parts)})"
     names = {Value: "tensor", type(None): "none", Dim: "dim", DType: "dtype", Any: "any"}
+    names[RandomKey] = "key"
     return names.get(hint, getattr(hint, "__name__", str(hint)))

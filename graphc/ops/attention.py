@@ -115,15 +115,19 @@ class Attention(Composite):
         """Through the decomposition, where a row that sees nothing has gradient 0."""
         return p.through([self._parts(p.b, p.operands, smooth=True)])
 
-    def _parts(self, b: GraphBuilder, operands: tuple[Value, ...], smooth: bool) -> Value:
-        """The decomposition; `smooth` keeps the softmax finite too in rows whose outcome is not used."""
-        dtype = b.type_of(operands[0]).dtype
-        q, k, v = in_working_precision(b, *operands[:3])
+    def weights(
+        self, b: GraphBuilder, q: Value, k: Value, mask: Value | None = None, *, smooth: bool
+    ) -> Value:
+        """What each query takes of each key, [B, h, T, S], in f32 for half precision.
+
+        `smooth` keeps the softmax finite too in rows whose outcome is not used, for the sake of gradients.
+        """
+        q, k = in_working_precision(b, q, k)
         scores = b(DotGeneral((0, 1), (0, 1), (3,), (3,)), q, k)
         scores = arith.multiply(b, scores, self.scale)
         shape = b.type_of(scores).shape
-        if len(operands) > 3:
-            (mask,) = in_working_precision(b, operands[3])
+        if mask is not None:
+            (mask,) = in_working_precision(b, mask)
             if b.type_of(mask).dtype is DType.BOOL:
                 scores = arith.select(b, mask, scores, -np.inf)
             else:
@@ -131,12 +135,23 @@ class Attention(Composite):
         if self.causal:
             query, key = (b(Iota(DType.I64, shape[2:], axis)) for axis in (0, 1))
             scores = arith.select(b, arith.compare(b, "le", key, query), scores, -np.inf)
-        if len(operands) <= 3:
-            weights = b(Softmax(3), scores)
-        else:
-            seen = arith.compare(b, "ne", arith.max(b, scores, 3), -np.inf)
-            seen = arith.as_spread(b, seen, shape, (0, 1, 2))
-            if smooth:
-                scores = arith.select(b, seen, scores, 0.0)
-            weights = arith.select(b, seen, b(Softmax(3), scores), 0.0)
+        if mask is None:
+            return b(Softmax(3), scores)
+        seen = arith.compare(b, "ne", arith.max(b, scores, 3), -np.inf)
+        seen = arith.as_spread(b, seen, shape, (0, 1, 2))
+        if smooth:
+            scores = arith.select(b, seen, scores, 0.0)
+        return arith.select(b, seen, b(Softmax(3), scores), 0.0)
+
+    def _parts(self, b: GraphBuilder, operands: tuple[Value, ...], smooth: bool) -> Value:
+        """The decomposition."""
+        q, k, v, *mask = operands
+        weights = self.weights(b, q, k, *mask, smooth=smooth)
+        return self.weighted(b, weights, v)
+
+    @staticmethod
+    def weighted(b: GraphBuilder, weights: Value, v: Value) -> Value:
+        """The values taken by weights, in the values' element type."""
+        dtype = b.type_of(v).dtype
+        (v,) = in_working_precision(b, v)
         return arith.convert(b, b(DotGeneral((0, 1), (0, 1), (3,), (2,)), weights, v), dtype)

@@ -12,7 +12,8 @@ nobody else needs. What each side allows:
   none, since it reads each element many times;
 - rootless groups (maps) join each other unless an expensive value would be computed at several indices.
 
-Replicated ops (broadcasts, iota, scalar literals) belong to no group: each reader's body gets its own copy.
+Replicated ops (broadcasts, iota, scalar literals, masks of random numbers) belong to no group: each reader's body gets
+its own copy.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ class _Fuser:
         self.graph, self.carries = graph, carries
         self.static = static_nodes(graph) if carries is None else frozenset[int]()
         self.replicated = {n.id for n in graph.nodes if self._is_replicated(n)}
+        self.replicated |= self._random_masks()
         self.groups: dict[int, _Group] = {}
         self._prologues = False
         for node in graph.nodes:
@@ -94,6 +96,28 @@ class _Fuser:
             and not user.op.alias
             for user, _ in graph.users(node)
         )
+
+    def _random_masks(self) -> set[int]:
+        """Random numbers and what is elementwise in them, where all is read element by element.
+
+        A backward pass then makes its mask again, about as fast as it would read it, and nothing is kept for it.
+        """
+        graph, found = self.graph, set[int]()
+        for node in graph.nodes:
+            random = node.op.pattern is Pattern.SOURCE and node.operands
+            derived = node.op.pattern is Pattern.ELEMENTWISE and not node.op.expensive
+            known = [v.node in found for v in node.operands]
+            again = random or (
+                derived
+                and any(known)
+                and all(v.node in found | self.replicated for v in node.operands)
+            )
+            if again and node.id not in self.static and len(node.types) == 1:
+                users = [user for user, _ in graph.users(node)]
+                pointwise = all(u.op.pattern is Pattern.ELEMENTWISE for u in users)
+                if pointwise and not graph.is_output(node.values[0]):
+                    found.add(node.id)
+        return found
 
     def _is_free(self, node: Node) -> bool:
         """Outside every group: inputs, build-time values, replicated ops, aliases."""

@@ -14,6 +14,7 @@ from graphc.frontend.functions import (
     linalg,
     neural,
     plain,
+    random,
     reduce,
     shape,
 )
@@ -29,6 +30,7 @@ FUNCTIONS: dict[str, Function] = {
     **create.FUNCTIONS,
     **linalg.FUNCTIONS,
     **neural.FUNCTIONS,
+    **random.FUNCTIONS,
     **gradient.FUNCTIONS,
     **initial.FUNCTIONS,
 }

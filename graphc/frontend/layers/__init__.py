@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from graphc.frontend.layers import activation, adaptive, attention, conv, linear, norm, pool, shape
+from graphc.frontend.layers import (
+    activation,
+    adaptive,
+    attention,
+    conv,
+    dropout,
+    linear,
+    norm,
+    pool,
+    shape,
+)
 from graphc.frontend.layers.base import Layer, LayerClass, LayerContext
 
 __all__ = ["LAYERS", "Layer", "LayerClass", "LayerContext"]
@@ -15,6 +25,7 @@ LAYERS: dict[str, LayerClass] = {
     **norm.LAYERS,
     **attention.LAYERS,
     **activation.LAYERS,
+    **dropout.LAYERS,
     **shape.LAYERS,
 }
 """Every built-in layer, by the name `.nn` files use."""

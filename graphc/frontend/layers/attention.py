@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from graphc.frontend.draws import dropout
 from graphc.frontend.layers.base import (
     KAIMING,
     ZEROS,
@@ -19,6 +20,7 @@ from graphc.frontend.layers.base import (
     positive,
     type_of,
 )
+from graphc.frontend.layers.dropout import check_probability
 from graphc.frontend.layers.emit import add_along, full, linear, reshape, slice_axis, transpose
 from graphc.frontend.report import RejectError
 from graphc.ir.dim import DimLike
@@ -35,7 +37,7 @@ class MultiheadAttention(Layer):
     Applied to one tensor it attends to itself; to `(query, key, value)` it attends across. Inputs are [T, N, E], or
     [N, T, E] with `batch_first`. Options of the application: `attn_mask` (bool, true means may NOT attend; or a
     float that is added), [T, S] or [N * num_heads, T, S]; `key_padding_mask` (bool [N, S], true means ignored);
-    `is_causal` (no mask needed). The weights are not returned.
+    `is_causal` (no mask needed). The weights are not returned; `dropout` of them are left out while training.
 
     Parameters `in_proj_weight [3E, E]` and `in_proj_bias [3E]` (or `q_proj_weight`, `k_proj_weight`, `v_proj_weight`
     where key or value have other widths), `out_proj.weight [E, E]`, `out_proj.bias [E]`. Source:
@@ -61,12 +63,8 @@ class MultiheadAttention(Layer):
     ) -> Value:
         """Applies the layer."""
         positive(cx, num_heads=self.num_heads)
-        if not 0 <= self.dropout <= 1:
-            raise RejectError(
-                f"`dropout` of {cx.what} is a probability, not {self.dropout:g}",
-                argument="dropout",
-                help="the width is inferred: the first argument is `num_heads`",
-            )
+        help = "the width is inferred: the first argument is `num_heads`"
+        check_probability(cx, "dropout", self.dropout, help)
         kind = self._input(cx, query)
         width = fixed(cx, kind.shape[-1], "features")
         agree(cx, self.embed_dim, width, "features", "f32[..., {}]")
@@ -85,7 +83,12 @@ class MultiheadAttention(Layer):
         mask = self._mask(cx, heads, attn_mask, key_padding_mask)
         depth = width // self.num_heads
         op = Attention(scale=1 / math.sqrt(depth), causal=is_causal)
-        out = cx.b(op, *heads, *(() if mask is None else (mask,)))
+        if cx.training and self.dropout:
+            weights = op.weights(cx.b, heads[0], heads[1], mask, smooth=True)
+            weights = dropout(cx.b, weights, self.dropout, cx.random_key())
+            out = op.weighted(cx.b, weights, heads[2])
+        else:
+            out = cx.b(op, *heads, *(() if mask is None else (mask,)))
         swapped = transpose(cx.b, out, (0, 2, 1, 3) if self.batch_first else (2, 0, 1, 3))
         merged = reshape(cx.b, swapped, kind.shape)
         weight = cx.parameter("out_proj.weight", (width, width), KAIMING, dtype=kind.dtype)

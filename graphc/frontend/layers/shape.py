@@ -1,4 +1,4 @@
-"""Layers that only move elements: Flatten, Unflatten, Identity, Dropout, Pad, Upsample, PixelShuffle."""
+"""Layers that only move elements: Flatten, Unflatten, Identity, Pad, Upsample, PixelShuffle."""
 
 from __future__ import annotations
 
@@ -29,23 +29,6 @@ class Identity(Layer):
 
     def apply(self, cx: LayerContext, x: Value) -> Value:
         """Applies the layer."""
-        return x
-
-
-@dataclass(frozen=True)
-class Dropout(Layer):
-    """Zeroes elements with probability `p` while training; the input itself in inference.
-
-    Source: `torch.nn.Dropout`.
-    """
-
-    p: float = 0.5
-    inplace: bool = False
-
-    def apply(self, cx: LayerContext, x: Value) -> Value:
-        """Applies the layer."""
-        if not 0 <= self.p <= 1:
-            raise RejectError(f"`p` of {cx.what} is a probability, not {self.p:g}", argument="p")
         return x
 
 
@@ -260,7 +243,6 @@ class PixelUnshuffle(Layer):
 LAYERS = layer_classes(
     "Shape",
     Identity,
-    Dropout,
     Flatten,
     Unflatten,
     Pad,
