@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from graphc.artifact import Module, ModuleError, open
     from graphc.diagnostics import Diagnostic, DiagnosticError
     from graphc.model import Model, load
+    from graphc.train.trainer import Trainer
 
 __version__ = "0.1.0"
 
@@ -27,6 +28,7 @@ _HOME = {
     "Model": "graphc.model",
     "Module": "graphc.artifact",
     "ModuleError": "graphc.artifact",
+    "Trainer": "graphc.train.trainer",
     "load": "graphc.model",
     "open": "graphc.artifact",
 }
@@ -37,6 +39,7 @@ __all__ = [
     "Model",
     "Module",
     "ModuleError",
+    "Trainer",
     "__version__",
     "load",
     "open",

@@ -118,6 +118,7 @@ def test_the_public_surface_is_this_list() -> None:
         "Model",
         "Module",
         "ModuleError",
+        "Trainer",
         "__version__",
         "load",
         "open",

@@ -28,9 +28,10 @@ def reference_dims(graph: Graph, given: Mapping[str, int] | None = None) -> dict
 
 
 def is_buffer(parameter: Node) -> bool:
-    """True for running statistics."""
+    """True for running statistics, and for what an optimizer remembers."""
     path = str(getattr(parameter.op, "path", ""))
-    return path.rpartition(".")[2] in BUFFERS
+    kept = path in ("step", "rng") or path.startswith(("optimizer.", "ema."))
+    return kept or path.rpartition(".")[2] in BUFFERS
 
 
 class Costs:

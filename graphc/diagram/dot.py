@@ -17,6 +17,7 @@ from graphc.diagram.cost import Costs
 from graphc.diagram.faces import Faces
 from graphc.diagram.markup import block_title, frame_label, small, table
 from graphc.diagram.scene import Cluster, DiagramError, Edge, Failure, Scene, Unit, compose
+from graphc.diagram.state import settled
 from graphc.frontend.layers import LAYERS
 from graphc.ir.graph import Graph
 from graphc.ir.types import TensorType
@@ -60,6 +61,7 @@ def draw(
     """
     if direction not in ("down", "right"):
         raise DiagramError(f"a picture goes down or right, not {direction!r}")
+    graph = settled(graph)
     costs = Costs(graph, dims)
     scene = compose(
         graph,

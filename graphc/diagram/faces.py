@@ -10,6 +10,7 @@ from graphc.diagram import describe, style, text
 from graphc.diagram.cost import Costs
 from graphc.diagram.markup import block_name, bold, small
 from graphc.diagram.scene import Unit
+from graphc.diagram.state import STATE, written
 from graphc.diagram.style import Paint
 from graphc.diagram.tree import Block
 from graphc.frontend.layers import LAYERS
@@ -23,6 +24,10 @@ LAYER_FAMILIES = {
     "Pooling": "window",
 }
 """Groups of layers that have one colour, whatever the ops they are made of."""
+
+
+SHARED = 3
+"""Parameters that a box names as shared with others."""
 
 
 class Face(NamedTuple):
@@ -58,7 +63,15 @@ class Faces:
         return Face(rows, style.PORT, self._tip([node], f"input {name}"))
 
     def _output(self, unit: Unit) -> Face:
-        value = dict(self.graph.outputs)[unit.port]
+        outputs = dict(self.graph.outputs)
+        state = written(self.graph)
+        if unit.port == STATE and state:
+            kinds = [self.graph.type_of(outputs[name]) for name in outputs if name in state]
+            bytes = sum(self.costs.value(t.nbytes) for t in kinds)
+            detail = f"{len(kinds)} tensors, {text.size(bytes)}, written in place"
+            rows = [bold("next state"), small(detail, color="#cbd5e1")]
+            return Face(rows, style.PORT, "\n".join(name for name in outputs if name in state))
+        value = outputs[unit.port]
         kind = str(self.graph.type_of(value))
         rows = [bold(unit.port), small(kind, color="#cbd5e1")]
         return Face(rows, style.PORT, f"output {unit.port}: {kind}")
@@ -78,7 +91,8 @@ class Faces:
         rows.append(cost)
         shared = self.costs.shared(nodes)
         if shared and not self.costs.parameters(nodes):
-            names = ", ".join(str(getattr(p.op, "path", "")) for p in shared)
+            names = ", ".join(str(getattr(p.op, "path", "")) for p in shared[:SHARED])
+            names += f" and {len(shared) - SHARED} more" if len(shared) > SHARED else ""
             rows.append(small(f"shares {names}"))
         family = LAYER_FAMILIES.get(getattr(LAYERS.get(block.kind), "group", ""))
         return Face(rows, self._paint(main, family), tip)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from graphc.diagnostics import nearest
 from graphc.diagram import describe
 from graphc.diagram.cost import Costs
+from graphc.diagram.state import STATE, written
 from graphc.diagram.tree import Block, build, fold, layers_of, scope_of_node, steps_of
 from graphc.ir.graph import Graph, Node, Scope, Value
 from graphc.ir.types import TensorType
@@ -178,8 +179,9 @@ class _Composer:
         for unit in units:
             for value in (v for f in unit.failures for v in f.operands):
                 add(value, unit.id)
+        kept = written(self.graph)
         for name, value in self.graph.outputs:
-            add(value, f"output/{name}")
+            add(value, f"output/{STATE if name in kept else name}")
         return tuple(found)
 
 
@@ -269,7 +271,7 @@ def compose(
     fused = any(n.op.regions for n in graph.nodes)
     scope_of = kernel_scope(is_layer) if fused else scope_of_node
     ports = {n.id for n in graph.inputs}
-    kept = {v.node for _, v in graph.outputs} - ports
+    kept = {v.node for _, v in graph.outputs if graph.node(v.node).op.name != "parameter"} - ports
     inside = [
         n for n in graph.nodes if n.id not in ports and (n.id not in costs.fixed or n.id in kept)
     ]
@@ -296,7 +298,9 @@ def compose(
         cluster = composer.compose(folded)
     _place(cluster, failures)
     inputs = [composer.register(Unit(f"input/{n.id}", (n,))) for n in graph.inputs]
-    outputs = [Unit(f"output/{name}", port=name) for name, _ in graph.outputs]
+    state = written(graph)
+    ports_out = dict.fromkeys(STATE if name in state else name for name, _ in graph.outputs)
+    outputs = [Unit(f"output/{name}", port=name) for name in ports_out]
     cluster.items[:0] = inputs
     cluster.items.extend(outputs)
     units = tuple(Scene(cluster, (), depth).units())

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from graphc.autodiff import gradients
-from graphc.ir.graph import Graph, GraphBuilder, Value
+from graphc.ir.graph import Graph, GraphBuilder, Scope, Value
 from graphc.ir.types import TensorType
 from graphc.ops import Abs, Input, arith
 from graphc.optim.base import ArgumentError, Slot
@@ -97,9 +97,9 @@ def training_step(
     after = {name: inside[name] for name in (*buffers, *own) if name in inside}
     after |= {**applied.parameters, **applied.state}
     if guard:
-        size = b(Abs(), inside[loss])
-        sound = arith.compare(b, "lt", size, math.inf)
-        after = {name: chosen(b, sound, new, values[name]) for name, new in after.items()}
+        with b.at((Scope("optimizer", rule.optimizer.name),), None):
+            sound = arith.compare(b, "lt", b(Abs(), inside[loss]), math.inf)
+            after = {name: chosen(b, sound, new, values[name]) for name, new in after.items()}
     results += after.items()
     return TrainingStep(b.build(results, prune=True), trained, buffers, slots)
 

@@ -8,10 +8,12 @@ from typing import Any
 import click
 
 import graphc
+from graphc import driver
 from graphc.cli import terminal
 from graphc.cli.after import after_option
 from graphc.cli.command import graphc_command
 from graphc.cli.options import model_options
+from graphc.cli.view import graph_of, view_options
 from graphc.diagram import render
 from graphc.diagram.dot import Failure, draw
 from graphc.diagram.failures import mark
@@ -26,6 +28,7 @@ from graphc.frontend.elaborate import ElaborationError
     type=click.Path(dir_okay=False, path_type=Path),
     help="A .svg, .png, .pdf or .dot file. Default: DOT text on stdout.",
 )
+@view_options
 @after_option
 @click.option(
     "--depth",
@@ -43,6 +46,8 @@ def command(
     settings: dict[str, Any],
     dims: dict[str, int],
     output: Path | None,
+    gradient: str | None,
+    train: bool,
     after: str | None,
     depth: int | None,
     opened: tuple[str, ...],
@@ -61,8 +66,9 @@ def command(
         stage(f"reading {file}")
         try:
             loaded = graphc.load(file, model=model, dims=dims, **settings)
-            title = loaded.name if after is None else f"{loaded.name} after {after}"
-            graph = loaded.graph if after is None else loaded.optimised(after)
+            graph, title = graph_of(loaded, gradient, train)
+            if after is not None:
+                graph, title = driver.optimise(graph, until=after)[0], f"{title} after {after}"
         except ElaborationError as caught:
             if caught.partial is None:
                 raise

@@ -15,11 +15,14 @@ from graphc.cli import terminal
 from graphc.cli.after import after_option
 from graphc.cli.command import graphc_command
 from graphc.cli.options import json_option, model_options
+from graphc.cli.view import graph_of, view_options
+from graphc.ir.printer import print_graph
 from graphc.passes.pipeline import Report
 
 
 @graphc_command("graphc dump lenet.nn --after fuse")
 @model_options
+@view_options
 @after_option
 @click.option("--passes", is_flag=True, help="Show time and node counts of the passes instead.")
 @json_option
@@ -28,6 +31,8 @@ def command(
     model: str | None,
     settings: dict[str, Any],
     dims: dict[str, int],
+    gradient: str | None,
+    train: bool,
     after: str | None,
     passes: bool,
     as_json: bool,
@@ -36,9 +41,12 @@ def command(
     with terminal.progress(not as_json) as stage:
         stage(f"reading {file}")
         loaded = graphc.load(file, model=model, dims=dims, **settings)
+        graph, _ = graph_of(loaded, gradient, train)
         stage("running the passes")
-        text = "" if passes else loaded.dump(after)
-        report = driver.optimise(loaded.graph, until=after)[1] if passes else Report()
+        report = Report()
+        if after is not None or passes:
+            graph, report = driver.optimise(graph, until=after)
+        text = print_graph(graph)
     if passes and as_json:
         terminal.print_json([_step(s) for s in report.steps])
     elif passes:
