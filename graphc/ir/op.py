@@ -122,6 +122,19 @@ Read = Callable[[int, Sequence[Expr]], Expr]
 
 
 @dataclasses.dataclass(frozen=True)
+class Stacked:
+    """An op that does many steps at once: see `Op.stacked`.
+
+    The steps are axis `axis` of its result. With `spread`, operands that are the same at every step have to be repeated
+    along a leading axis as well; otherwise they stay as they are.
+    """
+
+    op: Op
+    axis: int = 0
+    spread: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Op:
     """Base of all operations: frozen dataclasses with hashable fields that compare by value."""
 
@@ -133,7 +146,9 @@ class Op:
     # Facts that passes and lowering ask for:
     expensive: ClassVar[bool] = False  # redoing it per use costs more than a load: exp, tanh, ...
     spatial: ClassVar[bool] = False  # has a `channels_last` attribute: conv, pooling, resize, ...
-    spatial_operands: ClassVar[int] = 1  # of a spatial op: how many, from the first, have its layout
+    spatial_operands: ClassVar[int] = (
+        1  # of a spatial op: how many, from the first, have its layout
+    )
     spatial_result: ClassVar[bool] = True  # and whether its result has it
     alias: ClassVar[bool] = False  # the operand's bytes under another shape: reshape
 
@@ -177,6 +192,16 @@ class Op:
         `(op2, q)`. Elementwise ops return themselves and `p`; reductions, pad, slice, reverse and
         concatenate remap their axes. Operands 1, 2, ... of composites and spatial ops (weights,
         statistics) stay as they are.
+        """
+        return None
+
+    def stacked(
+        self, length: DimLike, ranks: Sequence[int], each: Sequence[bool]
+    ) -> Stacked | None:
+        """The op that does `length` applications at once; None where there is none.
+
+        Operands flagged in `each` (at least one) are stacked along a new leading axis, the others are the same every
+        time. `ranks` are those of the operands of one application. Loops hand their work to it.
         """
         return None
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from graphc.ir.dim import DimLike, product
 from graphc.ir.graph import Value
-from graphc.ir.op import Array, Emitter, Expr, Op, OpError, Pattern, Read
+from graphc.ir.op import Array, Emitter, Expr, Op, OpError, Pattern, Read, Stacked
 from graphc.ir.pullback import Pullback
 from graphc.ir.types import TensorType
 from graphc.ops.errors import check_axes, check_kind, check_same_dtype, show
@@ -44,6 +44,21 @@ class DotGeneral(Op):
     def rhs_free(self, rank: int) -> tuple[int, ...]:
         """Dimensions of an rhs of this rank that the result keeps besides the batch ones."""
         return tuple(i for i in range(rank) if i not in self.rhs_batch + self.rhs_contract)
+
+    def stacked(
+        self, length: DimLike, ranks: Sequence[int], each: Sequence[bool]
+    ) -> Stacked | None:
+        """The steps are a batch dimension where both operands have them, and else a free one: more rows."""
+
+        def moved(dims: tuple[int, ...], side: int) -> tuple[int, ...]:
+            return tuple(i + each[side] for i in dims)
+
+        batch = moved(self.lhs_batch, 0), moved(self.rhs_batch, 1)
+        contract = moved(self.lhs_contract, 0), moved(self.rhs_contract, 1)
+        if all(each):
+            return Stacked(DotGeneral((0, *batch[0]), (0, *batch[1]), *contract))
+        before = len(self.lhs_batch) + (0 if each[0] else len(self.lhs_free(ranks[0])))
+        return Stacked(DotGeneral(*batch, *contract), before)
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
         """Batch, lhs free, rhs free. Raises OpError E0203 for sizes that differ, E0206, E0207 or E0211."""

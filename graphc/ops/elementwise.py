@@ -15,7 +15,7 @@ import numpy as np
 from graphc.ir.dim import DimLike
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Value
-from graphc.ir.op import Array, Emitter, Expr, Op, OpError, Pattern, Read
+from graphc.ir.op import Array, Emitter, Expr, Op, OpError, Pattern, Read, Stacked
 from graphc.ir.pullback import Pullback
 from graphc.ir.types import TensorType
 from graphc.ops.errors import check_kind, check_same_dtype, show
@@ -107,6 +107,12 @@ class Elementwise(Op):
         """Raises OpError E0206 unless the op takes these element types."""
         check_kind(self.name, operands[0], self.kind, 0)
         check_same_dtype(self.name, operands)
+
+    def stacked(
+        self, length: DimLike, ranks: Sequence[int], each: Sequence[bool]
+    ) -> Stacked | None:
+        """The op itself: it has nothing to do with axes."""
+        return Stacked(self, spread=True)
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
         """One result of the operands' shape. Raises OpError E0202 (shapes differ) or E0206 (element types)."""

@@ -16,7 +16,7 @@ import numpy as np
 from graphc.ir.dim import DimLike, Shape
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Value
-from graphc.ir.op import Array, Emitter, Expr, Op, OpError, Pattern, Read
+from graphc.ir.op import Array, Emitter, Expr, Op, OpError, Pattern, Read, Stacked
 from graphc.ir.pullback import Pullback
 from graphc.ir.types import TensorType
 from graphc.ops import arith
@@ -53,6 +53,12 @@ class Take(Op):
         check_axis(self.name, self.axis, x.rank, x.shape, 0)
         check_kind(self.name, indices, "int", 1)
         return (x.with_shape(x.shape[: self.axis] + indices.shape + x.shape[self.axis + 1 :]),)
+
+    def stacked(
+        self, length: DimLike, ranks: Sequence[int], each: Sequence[bool]
+    ) -> Stacked | None:
+        """Rows of one table for the indices of all steps."""
+        return Stacked(self) if self.axis == 0 and not each[0] else None
 
     def evaluate(self, *operands: Array) -> tuple[Array, ...]:
         """NumPy's take. Raises IndexError."""

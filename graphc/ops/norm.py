@@ -7,6 +7,7 @@ f64. Weights and biases are optional operands at the end.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from graphc.ir.dim import DimLike, Shape, floordiv
 from graphc.ir.graph import GraphBuilder, Value
-from graphc.ir.op import Array, Op, OpError
+from graphc.ir.op import Array, Op, OpError, Stacked
 from graphc.ir.pullback import Pullback
 from graphc.ir.types import TensorType
 from graphc.ops import arith
@@ -39,6 +40,12 @@ class _SoftmaxLike(Composite):
     family: ClassVar[str] = "norm"
     expensive: ClassVar[bool] = True
     axis: int
+
+    def stacked(
+        self, length: DimLike, ranks: Sequence[int], each: Sequence[bool]
+    ) -> Stacked | None:
+        """The same, one axis further."""
+        return Stacked(replace(self, axis=self.axis + 1))
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
         """x's type. Raises OpError E0206 or E0211."""
@@ -146,6 +153,12 @@ class LayerNorm(Composite):
     operand_names: ClassVar[tuple[str, ...]] = ("x", "weight", "bias")
     dims: int
     eps: float
+
+    def stacked(
+        self, length: DimLike, ranks: Sequence[int], each: Sequence[bool]
+    ) -> Stacked | None:
+        """The op itself: its dimensions are the last ones."""
+        return None if any(each[1:]) else Stacked(self)
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
         """x's type. Raises OpError E0201, E0206, E0207 or E0214."""

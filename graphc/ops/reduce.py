@@ -7,7 +7,7 @@ reduction over nothing gives the identity: 0, 1, -inf or the smallest integer, a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from graphc.ir.dim import DimLike, product
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Value
-from graphc.ir.op import Array, Emitter, Expr, Op, OpError, Pattern, Read
+from graphc.ir.op import Array, Emitter, Expr, Op, OpError, Pattern, Read, Stacked
 from graphc.ir.pullback import Pullback
 from graphc.ir.types import TensorType
 from graphc.ops.errors import check_axes, check_axis, check_kind, show
@@ -65,6 +65,12 @@ class Reduce(Op):
         check_kind(self.name, x, self.kind, 0)
         check_axes(self.name, self.axes, x.rank, x.shape)
         return (x.with_shape(tuple(d for i, d in enumerate(x.shape) if i not in self.axes)),)
+
+    def stacked(
+        self, length: DimLike, ranks: Sequence[int], each: Sequence[bool]
+    ) -> Stacked | None:
+        """The same reduction, one axis further."""
+        return Stacked(replace(self, axes=tuple(a + 1 for a in self.axes)))
 
     def evaluate(self, *operands: Array) -> tuple[Array, ...]:
         """The reduction, accumulated in f64 for floats."""

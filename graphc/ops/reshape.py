@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from graphc.ir.dim import Shape, floordiv, product
+from graphc.ir.dim import DimLike, Shape, floordiv, product
 from graphc.ir.graph import Value
-from graphc.ir.op import Array, Emitter, Expr, OpError, Read
+from graphc.ir.op import Array, Emitter, Expr, OpError, Read, Stacked
 from graphc.ir.pullback import Pullback
 from graphc.ir.types import TensorType
 from graphc.ops.errors import show
@@ -40,6 +40,12 @@ class Reshape(Shaping):
         if any(isinstance(d, int) and d < 0 for d in self.shape):
             raise OpError(f"reshape: {show(self.shape)} has a negative dimension", code="E0207")
         return (x.with_shape(self.shape),)
+
+    def stacked(
+        self, length: DimLike, ranks: Sequence[int], each: Sequence[bool]
+    ) -> Stacked | None:
+        """The elements of each step reshaped."""
+        return Stacked(Reshape((length, *self.shape)))
 
     def evaluate(self, *operands: Array) -> tuple[Array, ...]:
         """NumPy's reshape, copied."""

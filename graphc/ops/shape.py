@@ -13,7 +13,7 @@ import numpy as np
 
 from graphc.ir.dim import DimLike, Shape, floordiv
 from graphc.ir.graph import Value
-from graphc.ir.op import Array, Emitter, Expr, Op, OpError, Pattern, Read
+from graphc.ir.op import Array, Emitter, Expr, Op, OpError, Pattern, Read, Stacked
 from graphc.ir.pullback import Pullback
 from graphc.ir.types import TensorType
 from graphc.ops.errors import (
@@ -84,6 +84,12 @@ class BroadcastInDim(Shaping):
                 )
         return (x.with_shape(self.shape),)
 
+    def stacked(
+        self, length: DimLike, ranks: Sequence[int], each: Sequence[bool]
+    ) -> Stacked | None:
+        """The same, one axis further."""
+        return Stacked(BroadcastInDim((length, *self.shape), (0, *(d + 1 for d in self.dims))))
+
     def evaluate(self, *operands: Array) -> tuple[Array, ...]:
         """The repeated elements, in memory of their own."""
         (x,) = operands
@@ -140,6 +146,12 @@ class Transpose(Shaping):
             )
         return (x.with_shape(tuple(x.shape[p] for p in self.permutation)),)
 
+    def stacked(
+        self, length: DimLike, ranks: Sequence[int], each: Sequence[bool]
+    ) -> Stacked | None:
+        """The same of the axes behind the first."""
+        return Stacked(Transpose((0, *(p + 1 for p in self.permutation))))
+
     def evaluate(self, *operands: Array) -> tuple[Array, ...]:
         """NumPy's transpose, copied to row-major order."""
         return (np.array(operands[0].transpose(self.permutation), order="C"),)
@@ -180,6 +192,12 @@ class Reverse(Shaping):
         """The operand's type. Raises OpError E0211."""
         check_axes(self.name, self.axes, operands[0].rank, operands[0].shape)
         return (operands[0],)
+
+    def stacked(
+        self, length: DimLike, ranks: Sequence[int], each: Sequence[bool]
+    ) -> Stacked | None:
+        """The same axes, one further."""
+        return Stacked(Reverse(tuple(a + 1 for a in self.axes)))
 
     def evaluate(self, *operands: Array) -> tuple[Array, ...]:
         """NumPy's flip, copied."""
@@ -239,6 +257,13 @@ class Slice(Shaping):
             for lo, hi, s in zip(self.start, self.limit, self.strides, strict=True)
         )
         return (x.with_shape(shape),)
+
+    def stacked(
+        self, length: DimLike, ranks: Sequence[int], each: Sequence[bool]
+    ) -> Stacked | None:
+        """All of the first axis."""
+        start, limit = (0, *self.start), (length, *self.limit)
+        return Stacked(Slice(start, limit, (1, *self.strides)))
 
     def evaluate(self, *operands: Array) -> tuple[Array, ...]:
         """NumPy's slice, copied. Raises IndexError when it leaves the array."""
@@ -311,6 +336,12 @@ class Pad(Shaping):
                 )
             shape.append(size)
         return (x.with_shape(tuple(shape)),)
+
+    def stacked(
+        self, length: DimLike, ranks: Sequence[int], each: Sequence[bool]
+    ) -> Stacked | None:
+        """Nothing around the first axis."""
+        return Stacked(Pad((0, *self.low), (0, *self.high), (0, *self.interior), self.value))
 
     def evaluate(self, *operands: Array) -> tuple[Array, ...]:
         """A filled array with the operand written into it."""
@@ -444,6 +475,12 @@ class Concatenate(Shaping):
             total = total + other.shape[self.axis]
         shape = (*first.shape[: self.axis], total, *first.shape[self.axis + 1 :])
         return (first.with_shape(shape),)
+
+    def stacked(
+        self, length: DimLike, ranks: Sequence[int], each: Sequence[bool]
+    ) -> Stacked | None:
+        """The same, one axis further."""
+        return Stacked(Concatenate(self.axis + 1), spread=True)
 
     def evaluate(self, *operands: Array) -> tuple[Array, ...]:
         """NumPy's concatenate."""

@@ -20,13 +20,19 @@ def everywhere(run: Run) -> Run:
     """
 
     def deep(graph: Graph) -> Graph:
-        return rewrite(run(graph), rule)
+        graph = run(graph)
+        return rewrite(graph, rule) if any(has_bodies(n) for n in graph.nodes) else graph
 
     def rule(r: Rewriter, node: Node, operands: tuple[Value, ...]) -> Sequence[Value] | None:
         op = with_bodies(node.op, deep)
         return None if op is node.op else r.emit(op, *operands)
 
     return deep
+
+
+def has_bodies(node: Node) -> bool:
+    """Whether a node owns graphs that passes change: it is a loop or a branch, not a kernel."""
+    return bool(node.op.regions) and not isinstance(node.op, Fusion)
 
 
 def with_bodies(op: Op, run: Run) -> Op:

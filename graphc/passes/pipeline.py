@@ -15,6 +15,7 @@ from graphc.ir.types import TensorType
 from graphc.ir.verify import verify
 from graphc.ops import LayerNorm, LogSoftmax, Softmax
 from graphc.passes.batch_norm import fold_batch_norm
+from graphc.passes.bodies import everywhere
 from graphc.passes.canonicalise import canonicalise
 from graphc.passes.constants import fold_constants
 from graphc.passes.cse import eliminate_common_subexpressions
@@ -24,6 +25,7 @@ from graphc.passes.dilated_input import fill_holes
 from graphc.passes.fuse import fuse
 from graphc.passes.halo import make_halos
 from graphc.passes.layout import channels_last
+from graphc.passes.loops import lighten, merge
 from graphc.passes.simplify import simplify
 from graphc.passes.split import split_products
 from graphc.passes.tidy import tidy
@@ -74,21 +76,24 @@ def row_kernels(op: Op, operands: Sequence[TensorType]) -> bool:
 
 def passes(keep: Keep = row_kernels) -> tuple[Pass, ...]:
     """The pipeline for a target that keeps the composites `keep` says."""
-    return (
+    whole = (
+        Pass("merge-loops", merge),
         Pass("canonicalise", canonicalise),
         Pass("fold-batch-norm", fold_batch_norm),
         Pass("fold-constants", fold_constants),
         Pass("simplify", simplify),
         Pass("cse", eliminate_common_subexpressions),
         Pass("dead-code", remove_dead_code),
+        Pass("loops", lighten),
         Pass("layout", channels_last),
         Pass("decompose", lambda graph: decompose(graph, keep)),
         Pass("transposes", lambda graph: tidy(sink_transposes(tidy(graph)))),
         Pass("split-products", split_products),
         Pass("fill-holes", fill_holes),
         Pass("halo", make_halos),
-        Pass("fuse", fuse),
+        Pass("late-loops", lighten),
     )
+    return (*(Pass(p.name, everywhere(p.run)) for p in whole), Pass("fuse", fuse))
 
 
 def names() -> tuple[str, ...]:

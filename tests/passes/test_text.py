@@ -17,6 +17,7 @@ from graphc.ir.reader import read_graph
 from graphc.ir.verify import verify
 from graphc.ops import OPS
 from graphc.passes.batch_norm import fold_batch_norm
+from graphc.passes.bodies import everywhere
 from graphc.passes.canonicalise import canonicalise
 from graphc.passes.constants import fold_constants
 from graphc.passes.cse import eliminate_common_subexpressions
@@ -26,6 +27,7 @@ from graphc.passes.dilated_input import fill_holes
 from graphc.passes.fuse import fuse
 from graphc.passes.halo import make_halos
 from graphc.passes.layout import channels_last
+from graphc.passes.loops import lighten, merge
 from graphc.passes.pipeline import row_kernels
 from graphc.passes.simplify import simplify
 from graphc.passes.split import split_products
@@ -45,6 +47,8 @@ PASSES: dict[str, Callable[[Graph], Graph]] = {
     "fold_constants": fold_constants,
     "fuse": fuse,
     "halo": make_halos,
+    "loops": everywhere(lighten),
+    "merge_loops": merge,
     "layout": lambda graph: canonicalise(sink_transposes(channels_last(graph))),
     "simplify": simplify,
     "split": split_products,
