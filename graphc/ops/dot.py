@@ -137,7 +137,10 @@ class DotGeneral(Op):
         return value if work is lhs.dtype else e.cast(value, lhs.dtype)
 
     def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
-        """The cotangent times the other operand, contracted over what that one alone gave to the result."""
+        """The cotangent times the other operand, contracted over what that one alone gave to the result.
+
+        Whichever comes first, the result is in the operand's order where one way is.
+        """
         lhs, rhs = p.operands
         left, right = (p.b.type_of(v).rank for v in p.operands)
         m, n = self.lhs_free(left), self.rhs_free(right)
@@ -148,13 +151,21 @@ class DotGeneral(Op):
         back: Value | None = None
         forth: Value | None = None
         if p.wanted[0]:
-            order = self.lhs_batch + m + tuple(i for i, _ in sorted(pairs, key=lambda at: at[1]))
-            op = DotGeneral(batch, self.rhs_batch, columns, n)
-            back = _put_back(p, p.b(op, p.cotangent, rhs), order)
+            shared = tuple(i for i, _ in sorted(pairs, key=lambda at: at[1]))
+            if _in_order(order := self.lhs_batch + shared + m):
+                back = p.b(DotGeneral(self.rhs_batch, batch, n, columns), rhs, p.cotangent)
+            else:
+                order = self.lhs_batch + m + shared
+                back = p.b(DotGeneral(batch, self.rhs_batch, columns, n), p.cotangent, rhs)
+            back = _put_back(p, back, order)
         if p.wanted[1]:
-            order = self.rhs_batch + tuple(j for _, j in sorted(pairs)) + n
-            op = DotGeneral(self.lhs_batch, batch, m, rows)
-            forth = _put_back(p, p.b(op, lhs, p.cotangent), order)
+            shared = tuple(j for _, j in sorted(pairs))
+            if _in_order(order := self.rhs_batch + n + shared):
+                forth = p.b(DotGeneral(batch, self.lhs_batch, rows, m), p.cotangent, lhs)
+            else:
+                order = self.rhs_batch + shared + n
+                forth = p.b(DotGeneral(self.lhs_batch, batch, m, rows), lhs, p.cotangent)
+            forth = _put_back(p, forth, order)
         return back, forth
 
     def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> DimLike:
@@ -169,6 +180,10 @@ class DotGeneral(Op):
         return DotGeneral(dims, dims, (batch + 1,), (batch,))
 
 
+def _in_order(order: tuple[int, ...]) -> bool:
+    return order == tuple(range(len(order)))
+
+
 def _put_back(p: Pullback, x: Value, order: tuple[int, ...]) -> Value:
     """x, whose dimension i is the operand's `order[i]`, in the operand's order."""
-    return x if order == tuple(range(len(order))) else p.b(Transpose(inverse(order)), x)
+    return x if _in_order(order) else p.b(Transpose(inverse(order)), x)

@@ -10,12 +10,17 @@ Few pixels are summed in one go and finished from registers. Many are cut into b
 go over them; each tile is added to memory of its own after a block, which also keeps long sums accurate. If there are
 too few columns to share among threads, blocks are dealt to a fixed number of parts, which are added up at the end: the
 result does not depend on the number of threads.
+
+The result's taps are its innermost dimensions, while vectors hold channels of one tap. So a row's vectors of all taps
+are first turned in a small buffer that stays in cache, and leave it in the order of memory.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
@@ -24,6 +29,7 @@ from graphc.lowering.cpu.emit import (
     Extent,
     Registers,
     View,
+    along,
     bind,
     branch,
     ceil_div,
@@ -37,9 +43,11 @@ from graphc.lowering.cpu.emit import (
     near_equal_tiles,
     product,
     remainder,
+    shuffle,
     splat,
     static,
     vector_pieces,
+    when,
     worth_threads,
 )
 from graphc.lowering.cpu.families.matmul_spec import register_rows
@@ -50,7 +58,7 @@ from graphc.lowering.cpu.tiling import RowTiles
 __all__ = [
     "ConvWeightSpec",
     "ConvWeightTile",
-    "FinishTile",
+    "Finish",
     "choose_conv_weight",
     "conv_weight_scratch",
     "emit_conv_weight",
@@ -61,6 +69,11 @@ _DIRECT = 512  # pixels up to which a tile is summed in one go
 _TASKS = 8  # pieces of work that two to four threads share evenly
 _PARTIAL_BYTES = 4 << 20  # what all partial results may take together
 _UNROLLED = 4  # pixels of one loop step
+_COPY_STRIDE = (
+    512  # pixels that lie a multiple of so many bytes apart crowd few sets of the first-level cache
+)
+_COPY_ROWS = 4  # tiles of rows that make up for the copy of their columns
+_SLOTS = 32  # buffers in which results are turned, and so the most tasks that run at once
 
 
 @dataclass(frozen=True)
@@ -106,6 +119,7 @@ class ConvWeightTile:
         taps: the taps that are loops.
         lines: lines of pixels (along the last dimension) of a block; 0 for all at once.
         parts: partial results.
+        copied: the columns of a block are copied together before all rows go over them.
     """
 
     mr: int
@@ -118,6 +132,7 @@ class ConvWeightTile:
     taps: tuple[int, ...]
     lines: int
     parts: int
+    copied: bool = False
 
     @property
     def panels(self) -> int:
@@ -125,8 +140,16 @@ class ConvWeightTile:
         return -(-self.columns // self.nr)
 
 
-FinishTile = Callable[[Extent, Sequence[Extent], Extent, Extent, Expr, int], None]
-"""``finish(group, taps, row, column, value, lanes)`` stores ``lanes`` results from a column on."""
+class Finish(Protocol):
+    """What receives results."""
+
+    def run(self, feature: Extent, entry: Extent, value: Expr, lanes: int) -> None:
+        """Takes ``lanes`` results of an output channel, from ``entry`` on of its flat ``[inputs, *kernel]``."""
+
+    def across(
+        self, feature: Extent, row: Extent, taps: Sequence[Extent], value: Expr, lanes: int
+    ) -> None:
+        """Takes the results of ``lanes`` output channels from ``feature`` on, for one row and tap of a tile."""
 
 
 def choose_conv_weight(spec: ConvWeightSpec, target: CpuTarget) -> ConvWeightTile:
@@ -140,9 +163,13 @@ def choose_conv_weight(spec: ConvWeightSpec, target: CpuTarget) -> ConvWeightTil
         repeats = 1 if merged else spec.kernel[-1]
         for across in (True, False):
             columns, rows = (wide, features) if across else (features, wide)
+            if across and merged and columns > 2 * target.lanes(spec.dtype):
+                continue  # a buffer is turned by constant positions, for one narrow panel
             lanes = _lanes(spec, target, columns)
             for vectors in range(4 if target.vector_registers == 32 else 3, 0, -1):
                 panels = -(-columns // (vectors * lanes))
+                if across and merged and panels > 1:
+                    continue
                 runs = near_equal_tiles(rows, register_rows(target, vectors))
                 cost = (
                     repeats
@@ -174,7 +201,9 @@ def choose_conv_weight(spec: ConvWeightSpec, target: CpuTarget) -> ConvWeightTil
         parts=1,
     )
     lines, parts = _blocks(spec, tile)
-    return ConvWeightTile(**{**tile.__dict__, "lines": lines, "parts": parts})
+    stride = (spec.channels if across else spec.features) * np.dtype(spec.dtype).itemsize
+    copied = lines > 0 and rows >= _COPY_ROWS * tile.mr and stride % _COPY_STRIDE == 0
+    return replace(tile, lines=lines, parts=parts, copied=copied)
 
 
 def _lanes(spec: ConvWeightSpec, target: CpuTarget, columns: int) -> int:
@@ -206,7 +235,32 @@ def _result_bytes(spec: ConvWeightSpec, tile: ConvWeightTile) -> int:
 
 def conv_weight_scratch(spec: ConvWeightSpec, tile: ConvWeightTile) -> int:
     """Bytes of scratch memory that :func:`emit_conv_weight` needs."""
-    return tile.parts * _result_bytes(spec, tile) if tile.lines else 0
+    partial = tile.parts * _result_bytes(spec, tile) if tile.lines else 0
+    buffers = _slots(spec, tile) * _buffer(spec, tile) * np.dtype(spec.dtype).itemsize
+    return int(partial + buffers + _copies(spec, tile) * np.dtype(spec.dtype).itemsize)
+
+
+def _copies(spec: ConvWeightSpec, tile: ConvWeightTile) -> int:
+    """Elements of the copies of columns, one for each task that sums blocks."""
+    if not tile.copied:
+        return 0
+    tasks = tile.parts * spec.groups * tile.panels
+    return tasks * tile.lines * spec.output[-1] * tile.nr
+
+
+def _buffer(spec: ConvWeightSpec, tile: ConvWeightTile) -> int:
+    """Elements in which a thread turns results; 0 where they leave the registers in the order of memory."""
+    taps = math.prod(spec.kernel)
+    if not tile.inputs_across or taps == 1:
+        return 0
+    width = tile.nr if not tile.merged else spec.channels // spec.groups
+    return (1 if tile.lines else tile.mr) * width * taps
+
+
+def _slots(spec: ConvWeightSpec, tile: ConvWeightTile) -> int:
+    """Pieces of work at the end, each with a buffer of its own."""
+    rows = tile.rows if tile.lines else -(-tile.rows // tile.mr)
+    return min(_SLOTS, spec.groups * tile.panels * rows)
 
 
 def emit_conv_weight(
@@ -214,7 +268,7 @@ def emit_conv_weight(
     tile: ConvWeightTile,
     x: View,
     dy: View,
-    finish: FinishTile,
+    finish: Finish,
     scratch: View | None = None,
 ) -> None:
     """Emits the loops of a weight gradient into the open kernel.
@@ -230,7 +284,7 @@ def emit_conv_weight(
     """
     loops = _Loops(spec, tile, x, dy)
     if tile.lines == 0:
-        _in_one_go(loops, finish)
+        _in_one_go(loops, _Output(loops, finish, scratch, 0))
         return
     assert scratch is not None
     shape = (tile.parts, spec.groups, tile.panels, *tile.taps, tile.rows, tile.nr)
@@ -240,8 +294,14 @@ def emit_conv_weight(
         tuple(int(np.prod(shape[i + 1 :])) for i in range(len(shape))),
         scratch.offset,
     )
-    _in_blocks(loops, partial)
-    _combined(loops, partial, finish)
+    size = tile.parts * _result_bytes(spec, tile) // np.dtype(spec.dtype).itemsize
+    pixels = tile.lines * spec.output[-1]
+    task = pixels * tile.nr
+    places = (spec.groups * tile.panels * task, tile.panels * task, task, tile.nr, 1)
+    copies = View(scratch.buffer, spec.dtype, places, scratch.offset + size)
+    _in_blocks(loops, partial, copies if tile.copied else None)
+    buffers = size + _copies(spec, tile)
+    _combined(loops, partial, _Output(loops, finish, scratch, buffers))
 
 
 @dataclass(frozen=True)
@@ -278,35 +338,27 @@ class _Loops:
         width: int,
         first: Extent,
         lines: Extent,
+        copy: View | None = None,
     ) -> Registers:
-        """The sum of a tile over ``lines`` lines of pixels from ``first`` on."""
+        """The sum of a tile over ``lines`` lines of pixels from ``first`` on.
+
+        `copy` holds the tile's columns, indexed (pixel, column).
+        """
         spec, tile = self.spec, self.tile
         pieces = vector_pieces(width, tile.lanes)
         acc = Registers(rows, width, spec.dtype)
         for r in range(rows):
             for c, lanes in pieces:
                 acc.set(const(0.0, spec.dtype, lanes), r, c)
-        inputs, features = spec.channels // spec.groups, spec.features // spec.groups
-        tap = (*taps, 0) if tile.merged else tuple(taps)
 
-        def step(line: Sequence[Extent], w: Extent) -> None:
-            n, *outer = line
-            pixel = (*outer, w)
-            where = [
-                p * s + t * d
-                for p, s, t, d in zip(pixel, spec.strides, tap, spec.dilation, strict=True)
-            ]
-
-            def at_x(i: Extent, lanes: int) -> Expr:
-                return self.x.load((n, *where, group * inputs + i), lanes)
-
-            def at_dy(o: Extent, lanes: int) -> Expr:
-                return self.dy.load((n, *pixel, group * features + o), lanes)
-
-            across, along = (at_x, at_dy) if tile.inputs_across else (at_dy, at_x)
-            vectors = [bind(across(column + c, lanes)) for c, lanes in pieces]
+        def step(number: Extent, line: Sequence[Extent], w: Extent) -> None:
+            across, down = self._readers(group, taps, line, w)
+            if copy is None:
+                vectors = [bind(across(column + c, lanes)) for c, lanes in pieces]
+            else:
+                vectors = [bind(copy.load((number, c), lanes)) for c, lanes in pieces]
             for r in range(rows):
-                scalar = bind(along(row + r, 1))
+                scalar = bind(down(row + r, 1))
                 for (c, lanes), vector in zip(pieces, vectors, strict=True):
                     acc.set(acc.get(r, c, lanes) + splat(scalar, lanes) * vector, r, c)
 
@@ -316,8 +368,50 @@ class _Loops:
             line = self._line(first + i)
             with loop(width_of_line // unroll) as w:
                 for u in range(unroll):
-                    step(line, w * unroll + u)
+                    at = w * unroll + u
+                    step(i * width_of_line + at, line, at)
         return acc
+
+    def copy(
+        self,
+        group: Extent,
+        taps: Sequence[Extent],
+        column: Extent,
+        width: int,
+        first: Extent,
+        lines: Extent,
+        into: View,
+    ) -> None:
+        """Copies the columns of a tile for ``lines`` lines of pixels from ``first`` on to ``into[pixel, column]``."""
+        size = self.spec.output[-1]
+        with loop(lines) as i:
+            line = self._line(first + i)
+            with loop(size) as w:
+                across, _ = self._readers(group, taps, line, w)
+                for c, lanes in vector_pieces(width, self.tile.lanes):
+                    into.store(across(column + c, lanes), (i * size + w, c))
+
+    def _readers(
+        self, group: Extent, taps: Sequence[Extent], line: Sequence[Extent], w: Extent
+    ) -> tuple[Callable[[Extent, int], Expr], Callable[[Extent, int], Expr]]:
+        """What reads the columns, and what reads the rows, of one pixel."""
+        spec, tile = self.spec, self.tile
+        inputs, features = spec.channels // spec.groups, spec.features // spec.groups
+        tap = (*taps, 0) if tile.merged else tuple(taps)
+        n, *outer = line
+        pixel = (*outer, w)
+        where = [
+            p * s + t * d
+            for p, s, t, d in zip(pixel, spec.strides, tap, spec.dilation, strict=True)
+        ]
+
+        def at_x(i: Extent, lanes: int) -> Expr:
+            return self.x.load((n, *where, group * inputs + i), lanes)
+
+        def at_dy(o: Extent, lanes: int) -> Expr:
+            return self.dy.load((n, *pixel, group * features + o), lanes)
+
+        return (at_x, at_dy) if tile.inputs_across else (at_dy, at_x)
 
     def _line(self, number: Extent) -> tuple[Extent, ...]:
         """The batch and outer spatial indices of a line."""
@@ -333,14 +427,107 @@ class _Loops:
         return (rest, *reversed(indices))
 
 
-def _in_one_go(loops: _Loops, finish: FinishTile) -> None:
-    """Every tile over all pixels, finished from registers; the taps of a tile, neighbours in memory, by one thread."""
+@dataclass(frozen=True)
+class _Output:
+    """Where results go: turned in a buffer, or straight to `finish`. The buffers start at `start` of the scratch."""
+
+    loops: _Loops
+    finish: Finish
+    scratch: View | None
+    start: int
+
+    def tasks(self, extents: Sequence[Extent], threads: bool, body: Callable[..., None]) -> None:
+        """``body(slot, *indices)`` over the product of ``extents``, at most one at a time for each slot."""
+        tasks = product(extents)
+        slots = _slots(self.loops.spec, self.loops.tile)
+        share = ceil_div(tasks, slots)
+        with loop(slots, parallel=threads) as slot, loop(share) as i:
+            flat = slot * share + i
+            with when(i64(flat) < i64(tasks)):
+                rest, indices = flat, list[Extent]()
+                for extent in reversed(extents[1:]):
+                    indices.insert(0, bind(i64(remainder(rest, extent))) if extent != 1 else 0)
+                    rest = bind(i64(floor_div(rest, extent))) if extent != 1 else rest
+                body(slot, rest, *indices)
+
+    def put(
+        self,
+        slot: Extent,
+        group: Extent,
+        row: Extent,
+        inside: int,
+        panel: Extent,
+        taps: Sequence[Extent],
+        column: int,
+        value: Expr,
+        lanes: int,
+    ) -> None:
+        """Takes results of row ``row + inside`` and of ``lanes`` columns from ``column`` of a panel on."""
+        spec, tile = self.loops.spec, self.loops.tile
+        if not tile.inputs_across:
+            first = group * (spec.features // spec.groups) + panel * tile.nr
+            self.finish.across(first + column, row + inside, taps, value, lanes)
+            return
+        buffer = self._rows(slot)
+        if buffer is None:
+            feature = group * tile.rows + row + inside
+            self.finish.run(feature, panel * tile.nr + column, value, lanes)
+            return
+        if not tile.merged:
+            buffer.store(value, (inside, _flat(taps, spec.kernel), column))
+            return
+        inputs = spec.channels // spec.groups
+        line = _flat(taps, spec.kernel[:-1]) * spec.kernel[-1]
+        for lane in range(lanes):
+            tap, entry = divmod(column + lane, inputs)
+            buffer.store(shuffle([value], [lane]), (inside, line + tap, entry))
+
+    def done(
+        self, slot: Extent, group: Extent, row: Extent, rows: int, panel: Extent, width: int
+    ) -> None:
+        """Finishes the rows whose taps have all been put."""
+        spec, tile = self.loops.spec, self.loops.tile
+        buffer = self._rows(slot)
+        if buffer is None:
+            return
+        taps = math.prod(spec.kernel)
+        flat = View(buffer.buffer, spec.dtype, (buffer.strides[0], 1), buffer.offset)
+        count = (spec.channels // spec.groups if tile.merged else width) * taps
+        with loop(rows) as r:
+            feature = group * tile.rows + row + r
+
+            def piece(at: Extent, lanes: int) -> None:
+                value = bind(flat.load((r, at), lanes))
+                self.finish.run(feature, panel * (tile.nr * taps) + at, value, lanes)
+
+            along(count, tile.lanes, piece)
+
+    def _rows(self, slot: Extent) -> View | None:
+        """A slot's buffer, indexed (row, tap, column)."""
+        spec, tile = self.loops.spec, self.loops.tile
+        size = _buffer(spec, tile)
+        if not size:
+            return None
+        assert self.scratch is not None
+        row = size if tile.lines else size // tile.mr
+        offset = self.scratch.offset + self.start + slot * size
+        return View(self.scratch.buffer, spec.dtype, (row, 1, math.prod(spec.kernel)), offset)
+
+
+def _flat(taps: Sequence[Extent], kernel: Sequence[int]) -> Extent:
+    """The number of a tap in row-major order."""
+    number: Extent = 0
+    for tap, size in zip(taps, kernel, strict=True):
+        number = number * size + tap
+    return number
+
+
+def _in_one_go(loops: _Loops, output: _Output) -> None:
+    """Every tile over all pixels, and finished."""
     spec, tile = loops.spec, loops.tile
     tiles = RowTiles(tile.rows, tile.mr)
 
-    def task(indices: tuple[Extent, ...]) -> None:
-        group, number, panel = indices
-
+    def task(slot: Extent, group: Extent, number: Extent, panel: Extent) -> None:
         def columns(width: int) -> None:
             def rows(row: Extent, count: int) -> None:
                 with fused_loop(tile.taps) as taps:
@@ -348,21 +535,20 @@ def _in_one_go(loops: _Loops, finish: FinishTile) -> None:
                     acc = loops.accumulate(group, taps, row, count, column, width, 0, loops.lines)
                     for r in range(count):
                         for c, lanes in vector_pieces(width, tile.lanes):
-                            finish(group, taps, row + r, column + c, acc.get(r, c, lanes), lanes)
+                            value = acc.get(r, c, lanes)
+                            output.put(slot, group, row, r, panel, taps, c, value, lanes)
+                output.done(slot, group, row, count, panel, width)
 
             tiles.emit(number, 1, rows)
 
         loops.widths(panel, columns)
 
-    shared_loop(
-        (spec.groups, tiles.number, tile.panels),
-        task,
-        threads=worth_threads(spec.flops),
-        flops=spec.flops,
-    )
+    number = static(tiles.number)
+    assert number is not None
+    output.tasks((spec.groups, number, tile.panels), worth_threads(spec.flops), task)
 
 
-def _in_blocks(loops: _Loops, partial: View) -> None:
+def _in_blocks(loops: _Loops, partial: View, copies: View | None) -> None:
     """Every part's share of the blocks, each added to the part's own result."""
     spec, tile = loops.spec, loops.tile
     tiles = RowTiles(tile.rows, tile.mr)
@@ -382,11 +568,19 @@ def _in_blocks(loops: _Loops, partial: View) -> None:
                 else maximum_extent(minimum_extent(left, tile.lines), 0)
             )
             lines = count if isinstance(count, int) else bind(i64(count))
-            with fused_loop(tile.taps) as taps, loop(tiles.number) as number_of_tile:
+            column = panel * tile.nr
+            copy = None
+            if copies is not None:
+                offset = copies.position((part, group, panel, 0, 0))
+                copy = View(copies.buffer, spec.dtype, (tile.nr, 1), offset)
+            with fused_loop(tile.taps) as taps:
+                if copy is not None:
+                    loops.copy(group, taps, column, width, first, lines, copy)
 
                 def rows(row: Extent, height: int) -> None:
-                    column = panel * tile.nr
-                    acc = loops.accumulate(group, taps, row, height, column, width, first, lines)
+                    acc = loops.accumulate(
+                        group, taps, row, height, column, width, first, lines, copy
+                    )
                     for r in range(height):
                         for c, lanes in vector_pieces(width, tile.lanes):
                             place = (part, group, panel, *taps, row + r, c)
@@ -395,7 +589,8 @@ def _in_blocks(loops: _Loops, partial: View) -> None:
                                 value = partial.load(place, lanes) + value
                             partial.store(value, place)
 
-                tiles.emit(number_of_tile, 1, rows)
+                with loop(tiles.number) as number_of_tile:
+                    tiles.emit(number_of_tile, 1, rows)
 
         def columns(width: int) -> None:
             block(start, width, True)
@@ -414,30 +609,21 @@ def _in_blocks(loops: _Loops, partial: View) -> None:
     )
 
 
-def _combined(loops: _Loops, partial: View, finish: FinishTile) -> None:
-    """The sum of all parts, finished; the taps of a row, neighbours in memory, by one thread."""
+def _combined(loops: _Loops, partial: View, output: _Output) -> None:
+    """The sum of all parts, finished."""
     spec, tile = loops.spec, loops.tile
 
-    def task(indices: tuple[Extent, ...]) -> None:
-        group, row, panel = indices
-
+    def task(slot: Extent, group: Extent, row: Extent, panel: Extent) -> None:
         def columns(width: int) -> None:
             with fused_loop(tile.taps) as taps:
                 for c, lanes in vector_pieces(width, tile.lanes):
-
-                    def of(part: int, c: int = c, lanes: int = lanes) -> Expr:
-                        return partial.load((part, group, panel, *taps, row, c), lanes)
-
-                    value = of(0)
+                    value = partial.load((0, group, panel, *taps, row, c), lanes)
                     for part in range(1, tile.parts):
-                        value = value + of(part)
-                    finish(group, taps, row, panel * tile.nr + c, bind(value), lanes)
+                        value = value + partial.load((part, group, panel, *taps, row, c), lanes)
+                    output.put(slot, group, row, 0, panel, taps, c, bind(value), lanes)
+            output.done(slot, group, row, 1, panel, width)
 
         loops.widths(panel, columns)
 
-    size = _result_bytes(spec, tile)
-    with fused_loop(
-        (spec.groups, tile.rows, tile.panels),
-        parallel=worth_threads(0, size * (tile.parts + 4)),
-    ) as indices:
-        task(indices)
+    threads = worth_threads(0, _result_bytes(spec, tile) * (tile.parts + 4))
+    output.tasks((spec.groups, tile.rows, tile.panels), threads, task)

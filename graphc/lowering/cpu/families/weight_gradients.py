@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from graphc.ir.dim import DimLike
 from graphc.ir.graph import Node
 from graphc.lowering.cpu.emit import Expr, Extent, View
 from graphc.lowering.cpu.families.conv_weight import (
@@ -70,37 +70,44 @@ def select_weight_gradient(fusion: Fusion, root: Node, target: CpuTarget) -> Ker
     if op.groups == channels == features:
         return _depthwise(fusion, root, slots, target)
     tile = choose_conv_weight(spec(batch), target)
-    inputs, outputs = channels // op.groups, features // op.groups
+    inputs = channels // op.groups
 
     def emit(io: KernelIO) -> None:
         epilogue = Epilogue(fusion.body, root, io, target)
         epilogue.fill_border()
         e = epilogue.emitter
 
-        def finish(
-            group: Extent,
-            taps: Sequence[Extent],
-            row: Extent,
-            column: Extent,
-            value: Expr,
-            lanes: int,
-        ) -> None:
-            with e.space.rewound(), e.vector(lanes) as lane:
-                across = e.bound(column, 0, tile.columns - 1) + lane
-                along = e.bound(row, 0, tile.rows - 1)
-                feature, entry = (along, across) if tile.inputs_across else (across, along)
-                tap: list[DimLike] = [
-                    e.bound(t, 0, k - 1) for t, k in zip(taps, tile.taps, strict=True)
-                ]
-                if tile.merged:
-                    last, entry = unflatten(entry, (op.kernel[-1], inputs))
-                    tap.append(last)
-                first = e.bound(group, 0, op.groups - 1) * outputs
-                epilogue.store([first + feature, entry, *tap], value)
+        class Stores:
+            """Positions in the result: rows and columns of tiles are channels and taps."""
+
+            def run(self, feature: Extent, entry: Extent, value: Expr, lanes: int) -> None:
+                with e.space.rewound(), e.vector(lanes) as lane:
+                    sizes = (inputs, *op.kernel)
+                    at = e.bound(entry, 0, math.prod(sizes) - 1) + lane
+                    epilogue.store(
+                        [e.bound(feature, 0, features - 1), *unflatten(at, sizes)], value
+                    )
+
+            def across(
+                self,
+                feature: Extent,
+                row: Extent,
+                taps: Sequence[Extent],
+                value: Expr,
+                lanes: int,
+            ) -> None:
+                with e.space.rewound(), e.vector(lanes) as lane:
+                    at = e.bound(feature, 0, features - 1) + lane
+                    entry = e.bound(row, 0, tile.rows - 1)
+                    tap = [e.bound(t, 0, k - 1) for t, k in zip(taps, tile.taps, strict=True)]
+                    if tile.merged:
+                        last, entry = unflatten(entry, (op.kernel[-1], inputs))
+                        tap.append(last)
+                    epilogue.store([at, entry, *tap], value)
 
         n = dim_expr(batch, io.dims)
         data, cotangent = _inside(fusion, root, slots, io)
-        emit_conv_weight(spec(n), tile, data, cotangent, finish, io.scratch)
+        emit_conv_weight(spec(n), tile, data, cotangent, Stores(), io.scratch)
 
     return Kernel("conv_weight", emit, conv_weight_scratch(spec(batch), tile), dtype)
 
