@@ -239,7 +239,7 @@ class View:
     Attributes:
         buffer: the flat TVM buffer of the pointer.
         dtype: element type as the graph sees it; ``bool`` occupies a byte, and values of
-            ``bfloat16`` are float32 expressions, rounded before they are stored.
+            ``bfloat16`` and ``float16`` are float32 expressions; bfloat16 is rounded before it is stored.
         strides: distance in elements between neighbours along each dimension; 0 repeats.
         offset: elements from the pointer to index (0, ..., 0).
     """
@@ -271,12 +271,16 @@ class View:
             from graphc.lowering.cpu.bfloat import widened
 
             return widened(value)
+        if self.dtype == "float16":
+            return cast(value, "float32")
         return value != const(0, "uint8", lanes) if self.dtype == "bool" else value
 
     def store(self, value: Expr, index: Sequence[Extent]) -> None:
         """Stores all lanes of ``value`` along the last dimension from ``index`` on."""
         if self.dtype == "bool":
             value = cast(value, "uint8")
+        elif self.dtype == "float16":
+            value = cast(value, "float16")
         elif self.dtype == "bfloat16":
             from graphc.lowering.cpu.bfloat import narrowed
 
@@ -305,7 +309,7 @@ class Registers:
 
         if width * np.dtype(dtype).itemsize >= 1024:
             raise ValueError(f"a row of {width} {dtype} is too large for registers")
-        self.dtype = dtype
+        self.rows, self.width, self.dtype = rows, width, dtype
         self._rows = [_t().alloc_buffer((width,), dtype, scope="global") for _ in range(rows)]
 
     def get(self, row: int, column: Extent = 0, lanes: int = 1) -> Expr:

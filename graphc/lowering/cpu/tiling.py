@@ -42,15 +42,25 @@ class RowTiles:
 
     def emit(self, chunk: Extent, per_chunk: int, body: Callable[[Extent, int], None]) -> None:
         """Emits ``body(first row, rows)`` for each of the ``per_chunk`` tiles of ``chunk``."""
+        self.emit_numbered(chunk, per_chunk, lambda start, rows, _: body(start, rows))
+
+    def emit_numbered(
+        self, chunk: Extent, per_chunk: int, body: Callable[[Extent, int, Extent], None]
+    ) -> None:
+        """The same with the number of the tile in its chunk as a third argument of ``body``."""
         known = static(self.number)
         exact = known is not None and known % per_chunk == 0
         with loop(per_chunk) as i:
             number = chunk * per_chunk + i
+
+            def numbered(start: Extent, rows: int) -> None:
+                body(start, rows, i)
+
             if exact:
-                self._tile(number, body)
+                self._tile(number, numbered)
             else:
                 with when(i64(number) < i64(self.number)):
-                    self._tile(number, body)
+                    self._tile(number, numbered)
 
     def _tile(self, number: Extent, body: Callable[[Extent, int], None]) -> None:
         known = static(self.extent)

@@ -9,8 +9,11 @@ otherwise keeps all broadcasts alive and spills. B comes in one of three layouts
 * ``rows``: an operand of the run ``[batch..., K, N]`` whose rows are contiguous;
 * ``columns``: one ``[batch..., N, K]`` whose columns (of B) are contiguous, as keys in attention.
 
-Unpacked operands with a static N and contiguous rows are read in place. Otherwise each task first
-copies its panel into scratch memory of the caller, transposing in registers where needed.
+Weights that come from memory are fetched in the background: while the tiles of a panel run, the
+panel that follows moves into the second-level cache, and a K too deep for that cache is cut into
+passes over all tiles. Unpacked operands with a static N and contiguous rows are read in place.
+Otherwise each task first copies its panel into scratch memory of the caller, transposing in registers
+where needed.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ from graphc.lowering.cpu.emit import (
     minimum_extent,
     prefetch,
     product,
+    select,
     shuffle,
     splat,
     static,
@@ -54,6 +58,8 @@ from graphc.lowering.cpu.families.matmul_spec import (
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.sharing import shared_loop
 from graphc.lowering.cpu.tiling import RowTiles
+
+_ROUND = 4  # steps of K in one round of the loop, where something happens once a round
 
 __all__ = [
     "MatmulSpec",
@@ -95,12 +101,23 @@ def emit_matmul(
         if scratch is None:
             raise ValueError("this product needs scratch memory, see scratch_bytes")
         _emit_copied(spec, tile, a, b, finish, scratch)
+    elif tile.passes(spec.k) > 1 and scratch is None:
+        raise ValueError("this product needs scratch memory, see scratch_bytes")
     else:
-        _emit_in_place(spec, tile, a, b, finish)
+        with loop(tile.passes(spec.k)) as number:
+            _emit_in_place(spec, tile, a, b, finish, scratch, number)
 
 
-def _emit_in_place(spec: MatmulSpec, tile: MatmulTile, a: Operand, b: View, finish: Finish) -> None:
-    """Products whose B is read where it lies; N is static."""
+def _emit_in_place(
+    spec: MatmulSpec,
+    tile: MatmulTile,
+    a: Operand,
+    b: View,
+    finish: Finish,
+    scratch: View | None,
+    number: Extent,
+) -> None:
+    """One pass of a product whose B is read where it lies; N is static."""
     n = static(spec.n)
     assert n is not None
     full, rest = divmod(n, tile.nr)
@@ -108,27 +125,68 @@ def _emit_in_place(spec: MatmulSpec, tile: MatmulTile, a: Operand, b: View, fini
     rows = RowTiles(spec.m, tile.mr)
     chunks = ceil_div(rows.number, tile.row_tiles)
     nested = (chunks, panels) if tile.rows_first else (panels, chunks)
+    passes = tile.passes(spec.k)
+    depth = tile.depth if passes > 1 else spec.k
+    begin = number * depth if passes > 1 else 0
 
     def task(indices: tuple[Extent, ...]) -> None:
         *batch, first, second = indices
         chunk, panel = (first, second) if tile.rows_first else (second, first)
 
-        def multiply(width: int) -> None:
-            def b_index(k: Extent, column: int) -> tuple[Extent, ...]:
-                if spec.b == "packed":
-                    return (*batch, panel, k, column)
-                return (*batch, k, panel * tile.nr + column)
+        def b_index(k: Extent, column: int) -> tuple[Extent, ...]:
+            if spec.b == "packed":
+                return (*batch, panel, k, column)
+            return (*batch, k, panel * tile.nr + column)
 
-            def one(row: Extent, count: int) -> None:
-                # Packed panels are padded, so whole vectors are read there and nowhere else.
-                read = -(-width // tile.lanes) * tile.lanes if spec.b == "packed" else width
-                acc = accumulate(spec, tile, a, b, batch, row, count, read, b_index)
-                for i in range(count):
+        def fetch(tile_number: Extent) -> Callable[[Extent], None] | None:
+            if not tile.coming:
+                return None
+            following = bind(i64(panel + 1))
+            if tile.rows_first:  # the first panel comes again, for other rows
+                following = bind(select(following < i64(panels), following, i64(0)))
+            return _fetch(spec, tile, b, (*batch, following, begin), depth, tile_number)
+
+        def multiply(width: int) -> None:
+            # Packed panels are padded, so whole vectors are read there and nowhere else.
+            read = -(-width // tile.lanes) * tile.lanes if spec.b == "packed" else width
+
+            def results(row: Extent, acc: Registers) -> None:
+                for i in range(acc.rows):
                     for column, lanes in vector_pieces(width, tile.lanes):
                         index = (*batch, row + i, panel * tile.nr + column)
                         finish(index, acc.get(i, column, lanes), lanes)
 
-            rows.emit(chunk, tile.row_tiles, one)
+            def one(row: Extent, count: int, tile_number: Extent) -> None:
+                def accumulated(start: Callable[[Registers], None] | None) -> Registers:
+                    return accumulate(
+                        spec,
+                        tile,
+                        a,
+                        b,
+                        batch,
+                        row,
+                        count,
+                        read,
+                        b_index,
+                        begin=begin,
+                        depth=depth,
+                        start=start,
+                        between=fetch(tile_number),
+                    )
+
+                if passes == 1:
+                    results(row, accumulated(None))
+                    return
+                assert scratch is not None
+                partial = _partial_sums(spec, tile, scratch, panel, row)
+                acc = accumulated(lambda acc: _resume(acc, partial, tile, number))
+                branch(
+                    i64(number) < i64(passes - 1),
+                    lambda: _suspend(acc, partial, tile),
+                    lambda: results(row, acc),
+                )
+
+            rows.emit_numbered(chunk, tile.row_tiles, one)
 
         if not rest:
             multiply(tile.nr)
@@ -157,17 +215,24 @@ def accumulate(
     width: int,
     b_index: Callable[[Extent, int], tuple[Extent, ...]],
     *,
+    begin: Extent = 0,
+    depth: Extent | None = None,
+    start: Callable[[Registers], None] | None = None,
     ahead: Callable[[Extent], None] | None = None,
+    between: Callable[[Extent], None] | None = None,
 ) -> Registers:
     """The loop over K of one register tile; ``width`` columns of B are read at ``b_index``.
 
-    ``ahead(k)`` emits what else should be fetched at each step.
+    Only ``depth`` steps from ``begin`` on are taken where that is given, and ``start`` sets the
+    registers to what they are added to. ``ahead(k)`` emits what else should be fetched at each step,
+    ``between(i)`` what should be at the i-th round of the loop.
     """
     pieces = vector_pieces(width, tile.lanes)
     acc = Registers(rows, width, spec.dtype)
-    for i in range(rows):
-        for column, lanes in pieces:
-            acc.set(const(0.0, spec.dtype, lanes), i, column)
+    if start is None:
+        _clear(acc, tile)
+    else:
+        start(acc)
 
     def step(k: Extent) -> None:
         if tile.ahead:
@@ -181,18 +246,81 @@ def accumulate(
             for (column, lanes), vector in zip(pieces, vectors, strict=True):
                 acc.set(acc.get(i, column, lanes) + splat(scalar, lanes) * vector, i, column)
 
-    known = static(spec.k)
-    unroll = 4 if rows <= 2 else 2
+    steps = spec.k if depth is None else depth
+    known = static(steps)
+    unroll = _ROUND if rows <= 2 or between is not None else 2
     if known is None:
-        with loop(spec.k) as k:
-            step(k)
+        with loop(steps) as k:
+            step(begin + k)
     else:
         with loop(known // unroll) as k:
+            if between is not None:
+                between(k)
             for u in range(unroll):
-                step(k * unroll + u)
+                step(begin + k * unroll + u)
         for k in range(known - known % unroll, known):
-            step(k)
+            step(begin + k)
     return acc
+
+
+def _fetch(
+    spec: MatmulSpec,
+    tile: MatmulTile,
+    b: View,
+    at: tuple[Extent, ...],
+    depth: Extent,
+    number: Extent,
+) -> Callable[[Extent], None]:
+    """Prefetches ``tile.coming`` lines of the packed panel at ``at`` in each round of tile ``number``'s loop.
+
+    The tiles share the panel: each takes the next part, and those that come after the end the last
+    part again, which costs nothing.
+    """
+    line = 64 // np.dtype(spec.dtype).itemsize
+    known = static(depth)
+    assert known is not None
+    part = known // _ROUND * tile.coming * line
+    last = max(known * tile.nr - part, 0)
+    first = bind(i64(minimum_extent(number * part, last)))
+    base = bind(i64(b.position((*at, first))))
+    flat = View(b.buffer, b.dtype, (1,), base)
+
+    def between(i: Extent) -> None:
+        for j in range(tile.coming):
+            prefetch(flat.address(((i * tile.coming + j) * line,)), near=2)
+
+    return between
+
+
+def _clear(acc: Registers, tile: MatmulTile) -> None:
+    for i in range(acc.rows):
+        for column, lanes in vector_pieces(acc.width, tile.lanes):
+            acc.set(const(0.0, acc.dtype, lanes), i, column)
+
+
+def _partial_sums(
+    spec: MatmulSpec, tile: MatmulTile, scratch: View, panel: Extent, row: Extent
+) -> View:
+    """Where the sums of a tile wait for the next pass, ``[panel][m][nr]``."""
+    offset = scratch.offset + (panel * spec.m + row) * tile.nr
+    return View(scratch.buffer, spec.dtype, (tile.nr, 1), offset)
+
+
+def _resume(acc: Registers, partial: View, tile: MatmulTile, number: Extent) -> None:
+    """Registers before pass ``number``: zero before the first one."""
+
+    def load() -> None:
+        for i in range(acc.rows):
+            for column, lanes in vector_pieces(acc.width, tile.lanes):
+                acc.set(partial.load((i, column), lanes), i, column)
+
+    branch(i64(number) < i64(1), lambda: _clear(acc, tile), load)
+
+
+def _suspend(acc: Registers, partial: View, tile: MatmulTile) -> None:
+    for i in range(acc.rows):
+        for column, lanes in vector_pieces(acc.width, tile.lanes):
+            partial.store(acc.get(i, column, lanes), (i, column))
 
 
 def _emit_copied(

@@ -33,6 +33,11 @@ __all__ = [
 _RESIDENT_BYTES = 1_300_000
 # A panel up to this size stays in the first-level cache beside its rows of A.
 _PANEL_BYTES = 24 * 1024
+# Weights from this size on are expected in memory, not in a cache, when their layer's turn comes.
+_STREAMED_BYTES = 200_000
+# Rows of A up to this size stay in the second-level cache beside two panels; more are cut into chunks.
+_ROWS_BYTES = 900_000
+_CHUNK_BYTES = 512 * 1024
 # Regions of scratch memory, and so the most tasks of an unpacked product that run at once.
 _SLOTS = 32
 
@@ -79,6 +84,10 @@ class MatmulTile:
         row_tiles: register tiles along M per task.
         threads: whether tasks are shared out among threads.
         ahead: rows of B to prefetch ahead of their use; 0 for none.
+        coming: cache lines of the panel that follows to prefetch every fourth step of K, so that it is
+            in the second-level cache when its turn comes; 0 for none.
+        depth: steps of K of one pass over all tiles; partial sums wait in scratch memory between
+            passes. The whole of K (or 0, where K is not known) is one pass without them.
     """
 
     mr: int
@@ -88,11 +97,21 @@ class MatmulTile:
     row_tiles: int
     threads: bool
     ahead: int
+    coming: int = 0
+    depth: int = 0
+
+    def passes(self, k: Extent) -> int:
+        """How many passes a product of depth ``k`` takes."""
+        known = static(k)
+        return known // self.depth if known and self.depth else 1
 
 
 def register_rows(target: CpuTarget, vectors: int) -> int:
-    """Rows of a tile of ``vectors`` columns that fit the registers beside B and one broadcast."""
-    spare = 1 if target.fma else 2
+    """Rows of a tile of ``vectors`` columns that fit the registers beside B and one broadcast.
+
+    Where there are many registers a few stay free: a long epilogue makes LLVM spill the others.
+    """
+    spare = 4 if target.vector_registers == 32 else 1 if target.fma else 2
     return max(1, min(16, (target.vector_registers - vectors - spare) // vectors))
 
 
@@ -100,8 +119,8 @@ def _columns(spec: MatmulSpec, target: CpuTarget, lanes: int) -> int:
     """Vectors in the width of a tile: the count with the cheapest inner loops.
 
     The model is ``choose_conv``'s: a step of ``r`` rows by ``v`` vectors costs ``r v``
-    multiply-adds and a sixth of one per load, at least eight (their latency), and at least six for
-    every 64 bytes of B that come from the second-level cache.
+    multiply-adds and a sixth of one per load (a third of one from the second-level cache), at least eight
+    (their latency), and at least six for every 64 bytes of B that come from the second-level cache.
     """
     n, m = static(spec.n), static(spec.m)
     k = static(spec.k) or 256
@@ -115,10 +134,12 @@ def _columns(spec: MatmulSpec, target: CpuTarget, lanes: int) -> int:
     for vectors in range(widest, 0, -1):
         panels = -(-n // (vectors * lanes))
         panel = k * vectors * target.vector_bits // 8
-        least = max(8, 6 * vectors * target.vector_bits // 512 if panel > _PANEL_BYTES else 0)
+        far = panel > _PANEL_BYTES
+        least = max(8, 6 * vectors * target.vector_bits // 512 if far else 0)
+        loads = (2 if far else 1) * vectors
         runs = near_equal_tiles(m or 96, register_rows(target, vectors))
         cost = panels * sum(
-            count * (max(rows * vectors, least) + (rows + vectors) / 6 + 0.5)
+            count * (max(rows * vectors, least) + (rows + loads) / 6 + 0.5)
             for _, count, rows in runs
         )
         # A partial panel and a second height are compiled separately.
@@ -135,9 +156,10 @@ def _columns(spec: MatmulSpec, target: CpuTarget, lanes: int) -> int:
 def choose_matmul(spec: MatmulSpec, target: CpuTarget) -> MatmulTile:
     """The tile for a product, by rules found by measuring (see ``benchmarks/NOTES.md``).
 
-    The width is the one whose inner loops cost least, the height what the registers then hold: 6x64
-    and 14x32 are typical for AVX-512, 6x16 for AVX2. Order: rows first while B stays in cache
-    (1.3 MB), else columns first. B is prefetched if it comes from memory.
+    The width is the one whose inner loops cost least, the height what the registers then hold: 8x48
+    and 13x32 are typical for AVX-512, 6x16 for AVX2. Order: rows first where B stays in cache (1.3 MB)
+    and there are more rows than columns to share out, or too many to keep near; else columns first,
+    so that each thread reads its part of B only. Then the next panel is on its way while one is used.
     """
     n, m, k = static(spec.n), static(spec.m), static(spec.k)
     lanes = target.lanes(spec.dtype)
@@ -150,18 +172,27 @@ def choose_matmul(spec: MatmulSpec, target: CpuTarget) -> MatmulTile:
     item = np.dtype(spec.dtype).itemsize
     weights = None if n is None or k is None else n * k * item
     rows_first = weights is not None and weights <= _RESIDENT_BYTES
-    if m is not None and m < 4 * mr:
+    if m is not None and n is not None and (m < 4 * mr or (spec.b == "packed" and m <= 2 * n)):
         rows_first = False
     row_tiles = 16
     if rows_first:
         row_tiles = 1 if k is None or k * nr * item > _PANEL_BYTES else max(1, 64 // mr)
+    streamed = spec.b == "packed" and not rows_first and (weights or 0) > _STREAMED_BYTES
+    depth = _depth(spec, mr, nr) if streamed else k or 0
     if m is not None:
         number = -(-m // mr)
         panels = 1 if n is None else -(-n // nr)
         if not rows_first:
             row_tiles = number
+        if streamed and m * depth * item > _ROWS_BYTES:
+            # Too many rows to keep beside a panel: a thread takes its own, and B passes by each time.
+            rows_first, row_tiles = True, max(4, _CHUNK_BYTES // (mr * depth * item))
+            row_tiles = -(-number // -(-number // row_tiles))
         # Enough tasks that threads end at about the same time.
         row_tiles = max(1, min(row_tiles, number * panels // 8 or 1))
+    tiles = row_tiles if m is not None or rows_first else 16
+    lines = -(-4 * nr * item // 64)
+    coming = -(-lines // tiles) if streamed and tiles >= 3 else 0
     return MatmulTile(
         mr=mr,
         nr=nr,
@@ -169,8 +200,22 @@ def choose_matmul(spec: MatmulSpec, target: CpuTarget) -> MatmulTile:
         rows_first=rows_first,
         row_tiles=row_tiles,
         threads=worth_threads(spec.flops, product((*spec.batch, spec.n, spec.k, item))),
-        ahead=16 if weights is not None and weights > _RESIDENT_BYTES and spec.b == "packed" else 0,
+        ahead=16 if streamed and (m is None or not coming) else 0,
+        coming=coming,
+        depth=depth,
     )
+
+
+def _depth(spec: MatmulSpec, mr: int, nr: int) -> int:
+    """Steps of K for which the rows of A and two panels of B fit the second-level cache."""
+    k, m = static(spec.k), static(spec.m)
+    assert k is not None
+    item = np.dtype(spec.dtype).itemsize
+    few = m is not None and m < 4 * mr
+    if few or spec.batch or (min(m or 128, 192) + 2 * nr) * k * item <= _RESIDENT_BYTES:
+        return k
+    fitting = [d for d in range(384, 769) if k % d == 0]
+    return max(fitting, default=k)
 
 
 def needs_scratch(spec: MatmulSpec) -> bool:
@@ -180,11 +225,13 @@ def needs_scratch(spec: MatmulSpec) -> bool:
 
 def scratch_bytes(spec: MatmulSpec, target: CpuTarget) -> Extent:
     """Bytes of scratch memory that :func:`emit_matmul` needs for ``spec``; 0 for most."""
-    if not needs_scratch(spec):
-        return 0
     tile = choose_matmul(spec, target)
+    item = np.dtype(spec.dtype).itemsize
+    if not needs_scratch(spec):
+        whole = tile.passes(spec.k) == 1
+        return 0 if whole else product((ceil_div(spec.n, tile.nr), spec.m, tile.nr, item))
     slots = scratch_slots(product((*spec.batch, ceil_div(spec.n, tile.nr))))
-    return product((slots, spec.k + tile.mr, tile.nr, np.dtype(spec.dtype).itemsize))
+    return product((slots, spec.k + tile.mr, tile.nr, item))
 
 
 def scratch_slots(tasks: Extent) -> int:

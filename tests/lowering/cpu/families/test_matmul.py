@@ -26,7 +26,7 @@ def compile_packed(
     m: int | None, n: int, k: int, target: CpuTarget, dtype: str = "float32"
 ) -> tuple[Library, int]:
     """relu(A @ B + bias + residual), with M symbolic where `m` is None; and the packed width."""
-    pointers = dict.fromkeys(("a", "b", "bias", "r", "c"), dtype)
+    pointers = dict.fromkeys(("a", "b", "bias", "r", "c", "s"), dtype)
     with kernel("dense", pointers, dims=("m",), public=True) as kern:
         rows: Any = kern.dim("m") if m is None else m
         spec = MatmulSpec(rows, n, k, dtype=dtype)
@@ -39,7 +39,7 @@ def compile_packed(
             c.store(vmath.relu(value), index)
 
         a, b = kern.view("a", (rows, k)), kern.view("b", (panels, k, tile.nr))
-        emit_matmul(spec, target, a, b, finish)
+        emit_matmul(spec, target, a, b, finish, scratch=kern.view("s", (1,)))
     return build(kern, target), tile.nr
 
 
@@ -49,11 +49,14 @@ def check_packed(run: Library, nr: int, m: int, n: int, k: int, dtype: str = "fl
     bias, r = rng.normal(size=n), rng.normal(size=(m, n))
     a, b, bias, r = (x.astype(dtype) for x in (a, b, bias, r))
     out, intact = guarded((m, n), dtype)
-    run(misaligned(a), misaligned(pack_matmul(b, nr)), misaligned(bias), misaligned(r), out, m)
+    sums, sums_intact = guarded((-(-n // nr) * nr * m,), dtype)
+    run(
+        misaligned(a), misaligned(pack_matmul(b, nr)), misaligned(bias), misaligned(r), out, sums, m
+    )
     want = np.maximum(a.astype("f8") @ b.astype("f8") + bias + r, 0)
     tolerance = 1e-5 if dtype == "float32" else 1e-12
     assert np.abs(out - want).max(initial=0) <= tolerance * max(1.0, np.abs(want).max(initial=0))
-    assert intact()
+    assert intact() and sums_intact()
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=target_id)
@@ -82,6 +85,44 @@ def test_large_weights_are_shared_by_columns() -> None:
     run, nr = compile_packed(40, 600, 600, V3)
     if run.runnable:
         check_packed(run, nr, 40, 600, 600)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=target_id)
+def test_deep_products_go_in_passes_that_leave_partial_sums(target: CpuTarget) -> None:
+    spec = MatmulSpec(130, 70, 3072)
+    tile = choose_matmul(spec, target)
+    assert tile.passes(3072) == 4 and tile.coming and not tile.rows_first
+    assert scratch_bytes(spec, target) == -(-70 // tile.nr) * 130 * tile.nr * 4
+    run, nr = compile_packed(130, 70, 3072, target)
+    if run.runnable:
+        check_packed(run, nr, 130, 70, 3072)
+
+
+@pytest.mark.parametrize("target", TARGETS[1:], ids=target_id)
+def test_any_number_of_rows_in_passes(target: CpuTarget) -> None:
+    n, k = 520, 1536
+    assert choose_matmul(MatmulSpec(1 << 10, n, k), target).passes(k) == 2
+    run, nr = compile_packed(None, n, k, target)
+    if run.runnable:
+        for m in (1, 3, 50, 129):
+            check_packed(run, nr, m, n, k)
+
+
+def test_many_rows_are_cut_into_chunks_that_stay_near() -> None:
+    tile = choose_matmul(MatmulSpec(700, 400, 400), V4)
+    assert tile.rows_first and tile.coming and 1 < tile.row_tiles < -(-700 // tile.mr)
+    run, nr = compile_packed(700, 400, 400, V4)
+    if run.runnable:
+        check_packed(run, nr, 700, 400, 400)
+
+
+def test_a_product_in_passes_needs_scratch() -> None:
+    with (
+        pytest.raises(ValueError, match="scratch"),
+        kernel("bad", dict.fromkeys("abc", "float32"), public=True) as kern,
+    ):
+        a, b = kern.view("a", (130, 3072)), kern.view("b", (5, 3072, 16))
+        emit_matmul(MatmulSpec(130, 80, 3072), V3, a, b, lambda *_: None)
 
 
 def test_float64() -> None:
