@@ -11,6 +11,7 @@ from graphc.frontend.layers import (
     linear,
     norm,
     pool,
+    recurrent,
     shape,
 )
 from graphc.frontend.layers.base import Layer, LayerClass, LayerContext
@@ -24,6 +25,7 @@ LAYERS: dict[str, LayerClass] = {
     **adaptive.LAYERS,
     **norm.LAYERS,
     **attention.LAYERS,
+    **recurrent.LAYERS,
     **activation.LAYERS,
     **dropout.LAYERS,
     **shape.LAYERS,
