@@ -102,6 +102,7 @@ class Handle:
             ("graphc_open", [ctypes.c_char_p, ctypes.POINTER(Options), ctypes.POINTER(address)]),
             ("graphc_output_shapes", [address, address, size, address, size]),
             ("graphc_dim_sizes", [address, address, size, address, size]),
+            ("graphc_initial_state", [address, address, size]),
             ("graphc_run", [address, address, size, address, size]),
             ("graphc_profile", [address, address, size, address, size, address, size]),
             ("graphc_threads", [address]),
@@ -142,6 +143,12 @@ class Handle:
                 ctypes.addressof(outputs),
                 len(outputs),
             )
+        )
+
+    def initial_state(self, inputs: ctypes.Array[Tensor]) -> None:
+        """Fills the buffers of the state among `inputs` with what it starts as."""
+        self.check(
+            self._lib.graphc_initial_state(self.pointer, ctypes.addressof(inputs), len(inputs))
         )
 
     def dim_sizes(self, inputs: ctypes.Array[Tensor], names: Sequence[str]) -> dict[str, int]:

@@ -64,6 +64,8 @@ def module_c(spec: ModuleSpec, weights: WeightsInfo) -> str:
         f"{{{c_string(k.name)}, {c_string(k.label)}, {c_string(k.source)}}}" for k in spec.kernels
     )
     faults = (c_string(f.message) for f in spec.faults)
+    places = {w.name: w.offset for w in spec.weights}
+    initial = [places[spec.initial[p.name]] if p.name in spec.initial else -1 for p in spec.inputs]
     return f"""\
 /* {spec.name!a}: tables for the runtime, and the call into the compiled program. Generated. */
 #include "internal.h"
@@ -90,6 +92,7 @@ const graphc_tables graphc_module_tables = {{
         .kernels = (const graphc_kernel[]){_braces(kernels, lines=True)},
     }},
     .output_axes = {axes(spec.outputs)},
+    .initial = (const int64_t[]){_braces(map(_int64, initial))},
     .steps = (const graphc_step[]){_braces(steps, lines=True)},
     .n_steps = {len(spec.steps)},
     .arena_bytes = {code(spec.arena_bytes)},

@@ -30,6 +30,7 @@ EXPORTS = (
     "graphc_dim_sizes",
     "graphc_error",
     "graphc_module_info",
+    "graphc_initial_state",
     "graphc_open",
     "graphc_output_shapes",
     "graphc_profile",

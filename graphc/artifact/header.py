@@ -79,6 +79,7 @@ def example_c(spec: ModuleSpec) -> str:
     variables = dict(zip(names, identifiers(names), strict=True))
     usage = [f"[{d.name}={max(d.low, 1)}]" for d in spec.dims]
     usage += [f"[{p.name}={p.name}.bin]" for p in (*spec.inputs, *spec.outputs)]
+    usage += ["[steps=1]"] * any(p.state for p in spec.inputs)
     dims = [
         f"    const int64_t dim_{variables[d.name]} = "
         f"number(argc, argv, {c_string(d.name)}, {max(d.low, 1)});"

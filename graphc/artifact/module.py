@@ -190,6 +190,27 @@ class Module:
         )
         return Profile(results, tuple(kernels))
 
+    def initial_state(self) -> dict[str, Array]:
+        """New arrays for the inputs that are state, with what they start as.
+
+        >>> state = step.initial_state()
+        >>> step(**batch, **state)["loss"]  # and `state` is one step further
+        """
+        handle = self._open_handle()
+        found: dict[str, Array] = {}
+        structs = []
+        for port, dtype, code in zip(self.inputs, self._in_dtypes, self._codes, strict=True):
+            lows = {d.name: max(d.low, 1) for d in self.dims}
+            shape = tuple(expr.evaluate(d, lows) for d in port.shape)
+            struct = capi.Tensor(dtype=code, rank=len(shape))
+            struct.shape[: len(shape)] = shape
+            if port.state:
+                found[port.name] = np.empty(shape, dtype)
+                struct.data = address(found[port.name])
+            structs.append(struct)
+        handle.initial_state((capi.Tensor * len(structs))(*structs))
+        return found
+
     @property
     def threads(self) -> int:
         """The threads that compute."""

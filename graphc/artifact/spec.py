@@ -21,8 +21,8 @@ with inputs, outputs and dims in the order of `ModuleSpec`, and return 0.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -134,10 +134,13 @@ class ModuleSpec:
         inputs, outputs: in the order in which `graphc_main` takes them.
         dims: every named dim; each must be determined by the shapes of the inputs.
         weights: tensors, by ascending offset, not overlapping.
+        initial: for inputs that are state, by name, the weight that holds what they start as; others start as zeros.
         arena_bytes: scratch memory of one call.
         kernels: in the order in which `graphc_main` calls them.
         faults: by id.
         target: what the objects were compiled for, such as `x86-64-v4`.
+        precision: what products are computed in: `f32`, `bf16` or `high`.
+        note: why it is not what was asked for, if so.
         cpu_features: features the objects need, named as in `/proc/cpuinfo`.
         graph_text: the printed graph.
         ops: the op-to-source table.
@@ -148,10 +151,13 @@ class ModuleSpec:
     outputs: tuple[Port, ...]
     dims: tuple[DimSpec, ...] = ()
     weights: tuple[WeightSpec, ...] = ()
+    initial: Mapping[str, str] = field(default_factory=dict)
     arena_bytes: DimLike = 0
     kernels: tuple[KernelInfo, ...] = ()
     faults: tuple[FaultInfo, ...] = ()
     target: str = "x86-64"
+    precision: str = "f32"
+    note: str = ""
     cpu_features: tuple[str, ...] = ()
     graph_text: str = ""
     ops: tuple[OpSource, ...] = ()
@@ -184,6 +190,7 @@ class ModuleSpec:
             if feature not in CPUID:
                 raise ModuleSpecError(f"CPU feature {feature!r} cannot be checked at run time")
         _check_weights(self.weights)
+        _check_initial(self)
         object.__setattr__(self, "steps", binding_steps(self.inputs, self.dims))
 
 
@@ -277,6 +284,34 @@ def _check_port(kind: str, port: Port) -> None:
         )
     if any(isinstance(d, int) and d < 0 for d in port.shape):
         raise ModuleSpecError(f"{kind} `{port.name}` is {port}: a size is negative")
+
+
+def with_initial(spec: ModuleSpec, state: Mapping[str, npt.NDArray[Any]]) -> ModuleSpec:
+    """The spec of a module whose state, by name, starts as these arrays; zeros are not stored."""
+    weights = list(spec.weights)
+    end = max((w.offset + int(np.asarray(w.array).nbytes) for w in weights), default=0)
+    initial = {}
+    for name, array in state.items():
+        if not array.any():
+            continue
+        offset = -(-end // 64) * 64
+        weights.append(WeightSpec(f"initial/{name}", array, offset))
+        initial[name] = f"initial/{name}"
+        end = offset + array.nbytes
+    return replace(spec, weights=tuple(weights), initial=initial)
+
+
+def _check_initial(spec: ModuleSpec) -> None:
+    ports = {p.name: p for p in spec.inputs if p.state}
+    weights = {w.name: w for w in spec.weights}
+    for name, weight in spec.initial.items():
+        if name not in ports or weight not in weights:
+            raise ModuleSpecError(
+                f"`{name}` starts as `{weight}`: no such state, or no such weight"
+            )
+        shape = tuple(np.asarray(weights[weight].array).shape)
+        if shape != ports[name].shape:
+            raise ModuleSpecError(f"state `{name}` is {ports[name]} and starts as {list(shape)}")
 
 
 def _check_weights(weights: tuple[WeightSpec, ...]) -> None:

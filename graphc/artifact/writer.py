@@ -90,6 +90,7 @@ def _body(spec: ModuleSpec, weights: WeightsInfo, files: dict[str, Any]) -> dict
             "machine": platform.machine(),
             "features": list(spec.cpu_features),
         },
+        "precision": {"name": spec.precision, **({"note": spec.note} if spec.note else {})},
         "inputs": ports(spec.inputs),
         "outputs": ports(spec.outputs),
         "dims": [{"name": d.name, "low": d.low, "high": d.high} for d in spec.dims],

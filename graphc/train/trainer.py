@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ from graphc.train.errors import StateError
 from graphc.train.ports import Port
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+
+STEP = "step"
+"""The folder of the compiled step."""
 
 
 class Trainer:
@@ -50,6 +55,7 @@ class Trainer:
         metrics: Sequence[str] = (),
         freeze: Sequence[str] | None = None,
         seed: int = 0,
+        evaluation: bool = True,
         target: str = "native",
         threads: int | None = None,
         progress: Callable[[str], None] = lambda stage: None,
@@ -63,6 +69,7 @@ class Trainer:
             loss: an output of the model to minimise; the train block is left alone then.
             metrics: with `loss`, outputs to measure.
             freeze: patterns of parameters that stay as they are, instead of the train block's.
+            evaluation: compile what `evaluate` needs too; else it is at its first use.
             seed: of the initial weights and of all random numbers in the steps.
             target, threads: as for `Model.compile`.
             progress: called with the name of each stage.
@@ -108,10 +115,17 @@ class Trainer:
         self.ports = _ports(forward.graph, said.inputs)
         self._folder = tempfile.TemporaryDirectory(prefix="graphc-")
         weakref.finalize(self, self._folder.cleanup)
-        self._module = self._compile(self.step.graph, "step", target, threads, progress)
-        self._used_graph = with_inputs(used.graph, changing)
-        self._used = self._compile(self._used_graph, "evaluation", target, threads, progress)
-        self._evaluated = [p.name for p in self._used.inputs if p.name in self._state]
+        self._module = self._compile(self.step.graph, STEP, target, threads, progress)
+        self._use = partial(
+            self._compile,
+            with_inputs(used.graph, changing),
+            "evaluation",
+            target,
+            threads,
+            progress,
+        )
+        if evaluation:
+            self.evaluation  # noqa: B018  compiled now, not in the middle of training
 
     def _compile(
         self,
@@ -122,7 +136,11 @@ class Trainer:
         progress: Callable[[str], None],
     ) -> Module:
         compiled = driver.compile_graph(
-            graph, self._fixed, target=target, progress=lambda stage: progress(f"{name}: {stage}")
+            graph,
+            self._fixed,
+            target=target,
+            state=self._state if name == STEP else None,
+            progress=lambda stage: progress(f"{name}: {stage}"),
         )
         return open_module(compiled.write(Path(self._folder.name) / name), threads=threads)
 
@@ -137,9 +155,21 @@ class Trainer:
 
     def evaluate(self, batch: Mapping[str, Array]) -> dict[str, Array]:
         """The loss, the metrics and the outputs of the model as it is used, with the weights of now."""
-        weights = {name: self._state[name] for name in self._evaluated}
-        wanted = {p.name for p in self._used.inputs}
-        return self._used.run({**{k: v for k, v in batch.items() if k in wanted}, **weights})
+        given = {**batch, **self._state}
+        return self.evaluation.run({p.name: given[p.name] for p in self.evaluation.inputs})
+
+    @cached_property
+    def evaluation(self) -> Module:
+        """The model as it is used, with loss and metrics, on weights that are inputs."""
+        return self._use()
+
+    def save(self, directory: str | Path) -> Path:
+        """Writes the step as a module folder: training without Python, from the state this trainer began with.
+
+        `Module.initial_state` and, in C, `graphc_initial_state` give that state. Raises ModuleFileError as
+        `Module.save` does.
+        """
+        return self._module.save(directory)
 
     def blame(self, batch: Mapping[str, Array]) -> str:
         """Where the first number that is not finite appears in a step on this batch; "" when none does.

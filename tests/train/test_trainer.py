@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +182,24 @@ def test_a_model_without_a_block_is_trained_by_an_output(tmp_path: Path) -> None
     np.testing.assert_allclose(trainer.weights()["fc.weight"], [[2, -1]], atol=1e-3)
     with pytest.raises(StateError, match="optimizer"):
         Trainer(line, loss="loss")
+
+
+def test_a_step_on_its_own_trains_without_graphc(trainer: Trainer, tmp_path: Path) -> None:
+    step = graphc.open(trainer.save(tmp_path / "module"))
+    state = step.initial_state()
+    trainer.load_state(state)
+    assert state["step"] == 0 and state["fc.weight"].any()
+    for batch in batches(3):
+        assert step(**batch, **state)["loss"] == trainer.run(batch)["loss"]
+    assert all((state[name] == value).all() for name, value in trainer.state().items())
+    (tmp_path / "image").write_bytes(batches(1)[0]["image"].tobytes())
+    (tmp_path / "label").write_bytes(batches(1)[0]["label"].tobytes())
+    folder = tmp_path / "module"
+    build = ["cc", "-O1", "example.c", "module.so", "-Wl,-rpath,$ORIGIN", "-o", "example"]
+    subprocess.run(build, cwd=folder, check=True)
+    files = [f"{n}={tmp_path / n}" for n in ("image", "label", "fc.weight", "step")]
+    for _ in range(
+        2
+    ):  # the second run goes on with the weights and the count of the first, other state starts anew
+        subprocess.run(["./example", "N=6", "steps=20", *files], cwd=folder, check=True)
+    assert np.fromfile(tmp_path / "step", np.int64) == 40

@@ -128,6 +128,10 @@ GRAPHC_API int graphc_output_shapes(graphc_model *model, const graphc_tensor *in
 GRAPHC_API int graphc_dim_sizes(graphc_model *model, const graphc_tensor *inputs, size_t n_inputs, int64_t *sizes,
                                 size_t n_sizes);
 
+/* Fills the buffers of those tensors that are state with what they start as: fresh or given weights, empty moments. The
+ * caller sets dtype, rank, shape and data as for graphc_run; other tensors in the list are left alone. */
+GRAPHC_API int graphc_initial_state(graphc_model *model, const graphc_tensor *inputs, size_t n_inputs);
+
 /* Computes the outputs. All inputs and all outputs must be given, by name or by position. The caller sets data and
  * bytes of each output; name, dtype, rank and shape are filled in. */
 GRAPHC_API int graphc_run(graphc_model *model, const graphc_tensor *inputs, size_t n_inputs, graphc_tensor *outputs,

@@ -1,10 +1,11 @@
-/* Runs @MODEL@ once and prints its outputs. In this folder:
+/* Runs @MODEL@ and prints its outputs. In this folder:
  *
  *     @COMMAND@
  *     ./example @USAGE@
  *
  * All arguments are optional. DIM=NUMBER sets a named dim, INPUT=FILE reads the raw bytes of an input (row major, the
- * machine's byte order) and OUTPUT=FILE writes those of an output. Inputs without a file hold a fixed pattern.
+ * machine's byte order) and OUTPUT=FILE writes those of an output. Inputs without a file hold a fixed pattern; state
+ * starts as the module says, or goes on from its file, and is written there again. steps=NUMBER runs it more than once.
  */
 #include "module.h"
 
@@ -76,6 +77,15 @@ static void load(graphc_tensor *t, const char *path) {
     fclose(file);
 }
 
+/* Whether input i is state: overwritten by every run. */
+static int state(int i) { return graphc_module_info()->inputs[i].state; }
+
+static int missing(const char *path) {
+    FILE *file = fopen(path, "rb");
+    if (file) fclose(file);
+    return !file;
+}
+
 static void save(const graphc_tensor *t, const char *path) {
     FILE *file = fopen(path, "wb");
     if (!file || fwrite(t->data, 1, t->bytes, file) != t->bytes || fclose(file)) fail(path, "cannot be written");
@@ -118,14 +128,19 @@ int main(int argc, char **argv) {
     if (graphc_open(NULL, NULL, &model)) fail("cannot open the module", graphc_error());
     if (graphc_output_shapes(model, inputs, N_INPUTS, outputs, N_OUTPUTS)) fail("wrong inputs", graphc_error());
     for (int i = 0; i < N_INPUTS; i++) {
+        inputs[i].bytes = count(&inputs[i]) * BYTES[inputs[i].dtype];
+        inputs[i].data = allocate(inputs[i].bytes);
+        fill(&inputs[i]);
+    }
+    if (graphc_initial_state(model, inputs, N_INPUTS)) fail("no state to begin with", graphc_error());
+    for (int i = 0; i < N_INPUTS; i++) {
         const char *path = argument(argc, argv, inputs[i].name);
-        inputs[i].data = allocate(count(&inputs[i]) * BYTES[inputs[i].dtype]);
-        if (path) load(&inputs[i], path);
-        else fill(&inputs[i]);
+        if (path && !(state(i) && missing(path))) load(&inputs[i], path);
     }
     for (int i = 0; i < N_OUTPUTS; i++) outputs[i].data = allocate(outputs[i].bytes);
 
-    if (graphc_run(model, inputs, N_INPUTS, outputs, N_OUTPUTS)) fail("the run failed", graphc_error());
+    for (int64_t left = number(argc, argv, "steps", 1); left > 0; left--)
+        if (graphc_run(model, inputs, N_INPUTS, outputs, N_OUTPUTS)) fail("the run failed", graphc_error());
 
     for (int i = 0; i < N_OUTPUTS; i++) {
         const char *path = argument(argc, argv, outputs[i].name);
@@ -133,7 +148,11 @@ int main(int argc, char **argv) {
         if (path) save(&outputs[i], path);
         free(outputs[i].data);
     }
-    for (int i = 0; i < N_INPUTS; i++) free(inputs[i].data);
+    for (int i = 0; i < N_INPUTS; i++) {
+        const char *path = argument(argc, argv, inputs[i].name);
+        if (path && state(i)) save(&inputs[i], path);
+        free(inputs[i].data);
+    }
     graphc_close(model);
     return 0;
 }

@@ -30,6 +30,7 @@ typedef struct graphc_cpu_feature {
 typedef struct graphc_tables {
     graphc_info info;
     const graphc_expr *const *output_axes;
+    const int64_t *initial; /* of each input that is state: where in the weights its first value lies, -1 for zeros */
     const graphc_step *steps;
     size_t n_steps;
     graphc_expr arena_bytes;

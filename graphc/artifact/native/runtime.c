@@ -414,6 +414,25 @@ GRAPHC_API int graphc_dim_sizes(graphc_model *model, const graphc_tensor *inputs
     return graphc_bind_inputs(inputs, n_inputs, in, bytes, sizes);
 }
 
+GRAPHC_API int graphc_initial_state(graphc_model *model, const graphc_tensor *inputs, size_t n_inputs) {
+    const graphc_tables *t = &graphc_module_tables;
+    const graphc_tensor *in[t->info.n_inputs + 1];
+    size_t bytes[t->info.n_inputs + 1];
+    int64_t dims[t->info.n_dims + 1];
+    if (!model) return graphc_fail(GRAPHC_ERROR_ARGUMENT, "the model is NULL");
+    int status = graphc_bind_inputs(inputs, n_inputs, in, bytes, dims);
+    if (status) return status;
+    for (size_t i = 0; i < t->info.n_inputs; i++) {
+        if (!t->info.inputs[i].state || !bytes[i]) continue;
+        if (!in[i]->data)
+            return graphc_fail(GRAPHC_ERROR_ARGUMENT, "state `%s` has no buffer: it needs %zu bytes",
+                               t->info.inputs[i].name, bytes[i]);
+        if (t->initial[i] < 0) memset(in[i]->data, 0, bytes[i]);
+        else memcpy(in[i]->data, (const char *)model->weights.base + t->initial[i], bytes[i]);
+    }
+    return GRAPHC_OK;
+}
+
 GRAPHC_API int graphc_run(graphc_model *model, const graphc_tensor *inputs, size_t n_inputs, graphc_tensor *outputs,
                           size_t n_outputs) {
     return run(model, inputs, n_inputs, outputs, n_outputs, NULL);

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -13,6 +13,7 @@ from graphc.cli import terminal
 from graphc.cli.command import graphc_command
 from graphc.cli.options import json_option, model_options
 from graphc.diagram import text
+from graphc.train.trainer import Trainer
 
 
 @graphc_command("graphc compile lenet.nn -o lenet.module --weights lenet.safetensors --dim N=1")
@@ -35,6 +36,18 @@ from graphc.diagram import text
     show_default=True,
     help="native (this machine), x86-64-v3 or x86-64-v4.",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["f32", "bf16", "high"]),
+    default="f32",
+    show_default=True,
+    help="bf16: fast and rough. high: products in 16 of f32's 24 bits. Both need AMX.",
+)
+@click.option(
+    "--train",
+    is_flag=True,
+    help="Compile the training step of the train block instead: weights are state that each call improves.",
+)
 @json_option
 def command(
     file: Path,
@@ -44,6 +57,8 @@ def command(
     output: Path,
     weights: Path | None,
     target: str,
+    precision: Literal["f32", "bf16", "high"],
+    train: bool,
     as_json: bool,
 ) -> None:
     """Compile a model to a module folder that runs without Python, graphc or a compiler.
@@ -51,12 +66,19 @@ def command(
     Named dims stay open unless --dim fixes them: one module serves any batch size.
     """
     start = time.perf_counter()
+    if train and precision != "f32":
+        raise click.UsageError("a training step is computed in f32: leave --precision out")
     with terminal.progress(not as_json) as stage:
         stage("reading the model")
         loaded = graphc.load(file, model=model, dims=dims, **settings)
         terminal.show_diagnostics(() if as_json else loaded.warnings)
-        module = loaded.compile(weights, target=target, progress=stage)
-        folder = module.save(output)
+        if train:
+            step = Trainer(loaded, weights, target=target, evaluation=False, progress=stage)
+            folder = step.save(output)
+            module = graphc.open(folder)
+        else:
+            module = loaded.compile(weights, target=target, precision=precision, progress=stage)
+            folder = module.save(output)
     seconds = time.perf_counter() - start
     sizes = {f.name: f.stat().st_size for f in sorted(folder.iterdir()) if f.is_file()}
     if as_json:
@@ -66,12 +88,15 @@ def command(
                 "module": str(output),
                 "name": module.name,
                 "target": dict(module.manifest["target"]),
+                "precision": dict(module.manifest["precision"]),
                 "seconds": round(seconds, 3),
                 "files": sizes,
             }
         )
         return
     click.echo(f"compiled {module.name} in {seconds:.1f} s")
+    if note := module.manifest["precision"].get("note"):
+        click.echo(f"note: {note}", err=True)
     if weights is None and loaded.parameters:
         click.echo("no --weights given: the parameters are fresh random ones", err=True)
     width = max(map(len, sizes))
