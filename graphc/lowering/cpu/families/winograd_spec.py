@@ -107,9 +107,9 @@ def tiles_of(spec: ConvSpec, m: int) -> tuple[int, int] | None:
 def choose_winograd(spec: ConvSpec, target: CpuTarget) -> WinogradTile | None:
     """The cheapest way to compute ``spec`` by tiles, or None where computing it directly is cheaper.
 
-    Costs count vector multiply-adds. A direct convolution reaches 0.85 of the peak and products 0.75; weights that
-    come from memory or the last-level cache take as long as 30 for each vector, hidden or not; a transform takes
-    4.5 for each of its loads and stores (found by measuring, see ``benchmarks/NOTES.md``).
+    Costs count vector multiply-adds. A direct convolution reaches 0.85 of the peak and products 0.75; a transform takes
+    4.5 for each of its loads and stores. A vector of weights from beyond the second-level cache costs a direct
+    convolution 12 more, and a product 5, but never less than 43 in all (measured, see ``benchmarks/NOTES.md``).
     """
     applies = spec.kernel == (3, 3) and set(spec.strides) == set(spec.dilation) == {1}
     if not applies or spec.groups != 1 or spec.dtype != "float32" or not target.fma:
@@ -137,7 +137,7 @@ def cut_winograd(spec: ConvSpec, target: CpuTarget, m: int) -> WinogradTile | No
     most = rows * (2 if spec.channels <= 512 else 4) * (2 if m == 2 else 1)
     batch, item = static(spec.batch), np.dtype(spec.dtype).itemsize
     tiles = math.prod(grid) * (batch or 1)
-    blocks = -(-tiles // most)
+    blocks = max(1, round(tiles / most))
     draft = WinogradTile(
         m=m,
         block=-(-tiles // blocks),
@@ -156,8 +156,9 @@ def cut_winograd(spec: ConvSpec, target: CpuTarget, m: int) -> WinogradTile | No
 def _direct_cost(spec: ConvSpec, lanes: int) -> float:
     """Vector multiply-adds of the direct family."""
     height, width = (static(extent) or 0 for extent in spec.output)
-    vectors = -(-spec.features // lanes)
-    return (static(spec.batch) or 1) * height * width * 9 * spec.channels * vectors / 0.85
+    vectors = 9 * spec.channels * -(-spec.features // lanes)
+    far = 0.0 if spec.weight_bytes <= _NEAR_BYTES else 12.0
+    return vectors * ((static(spec.batch) or 1) * height * width / 0.85 + far)
 
 
 def _cost(spec: ConvSpec, tile: WinogradTile) -> float:
@@ -167,7 +168,7 @@ def _cost(spec: ConvSpec, tile: WinogradTile) -> float:
     times = tile.blocks * (1 if tile.across else static(spec.batch) or 1)
     weights = planes * spec.channels * vectors
     near = weights * tile.lanes * np.dtype(spec.dtype).itemsize <= _NEAR_BYTES
-    each = tile.block / 0.75 if near else max(tile.block / 0.75, 30.0) + 3.0
+    each = tile.block / 0.75 if near else max(tile.block / 0.75, 38.0) + 5.0
     moved = spec.channels / tile.lanes + vectors
     return times * (weights * each + tile.block * moved * 4.5 * planes)
 
