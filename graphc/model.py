@@ -197,6 +197,7 @@ class Model:
         weights: Weights = None,
         *,
         target: str = "native",
+        precision: Literal["f32", "bf16", "high"] = "f32",
         threads: int | None = None,
         progress: Callable[[str], None] = lambda stage: None,
     ) -> Module:
@@ -205,17 +206,23 @@ class Model:
         Args:
             weights: a safetensors file or a mapping path -> array; None draws them from the initialisers.
             target: `native` (this machine), `x86-64-v3`, `x86-64-v4`, or a level plus extensions.
+            precision: what products are computed in. `bf16` also stores values between kernels so; `high` splits f32
+                into two bf16 (16 bits of mantissa). Inputs, outputs and weights keep their types. Both need a CPU
+                with AMX; a module for another computes in f32, and `graphc inspect` says so.
             threads: how many threads a call uses; default: the processors this process may run on.
             progress: called with the name of each stage.
 
         Raises:
             DiagnosticError: the weights do not fit.
             TargetError: no such target.
+            ValueError: no such precision.
             ModuleError: no C compiler, or the module cannot be written.
         """
         progress("loading weights")
         arrays = self.weights(weights)
-        compiled = driver.compile_graph(self.graph, arrays, target=target, progress=progress)
+        compiled = driver.compile_graph(
+            self.graph, arrays, target=target, precision=precision, progress=progress
+        )
         progress("linking")
         folder = tempfile.TemporaryDirectory(prefix="graphc-")
         directory = compiled.write(Path(folder.name) / self.name)

@@ -6,6 +6,7 @@ Select a kernel for each fusion, plan memory, pack the weights, emit the distinc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
@@ -36,6 +37,7 @@ from graphc.lowering.cpu.program import (
 )
 from graphc.lowering.cpu.select import select
 from graphc.lowering.plan import Call, Needs, Plan, make_plan, origin
+from graphc.lowering.precision import lower_precision
 from graphc.lowering.verify import verify_plan
 from graphc.ops import Fusion
 from graphc.passes.fuse import static_nodes
@@ -47,7 +49,11 @@ _PER_OBJECT = 4  # kernels of one object: few, so that LLVM starts early; each o
 
 
 def generate(
-    graph: Graph, parameters: Mapping[str, Array], *, target: str = "native"
+    graph: Graph,
+    parameters: Mapping[str, Array],
+    *,
+    target: str = "native",
+    precision: str = "f32",
 ) -> tuple[ModuleSpec, list[bytes]]:
     """Generates code for a fused graph.
 
@@ -55,10 +61,12 @@ def generate(
         graph: what the pass pipeline ends in.
         parameters: parameter path -> array of the parameter's type and shape.
         target: see `parse_target`.
+        precision: see `lower_precision`.
 
     Returns the module's data and its object files, equal for equal arguments. Raises TargetError.
     """
     cpu = parse_target(target)
+    graph, note = lower_precision(graph, precision, cpu)
     static = static_nodes(graph)
     kernels: dict[int, Kernel] = {}
 
@@ -78,7 +86,8 @@ def generate(
         ),
         cpu,
     )
-    return _spec(graph, plan, functions, weights, faults, cpu), objects
+    spec = _spec(graph, plan, functions, weights, faults, cpu)
+    return replace(spec, precision="f32" if note else precision, note=note), objects
 
 
 def _static_slots(node: Node, graph: Graph, static: frozenset[int]) -> frozenset[int]:

@@ -17,11 +17,13 @@ from graphc.ops import LayerNorm, LogSoftmax, Softmax
 from graphc.passes.batch_norm import fold_batch_norm
 from graphc.passes.bodies import everywhere
 from graphc.passes.canonicalise import canonicalise
+from graphc.passes.columns import merge_columns
 from graphc.passes.constants import fold_constants
 from graphc.passes.cse import eliminate_common_subexpressions
 from graphc.passes.dead_code import remove_dead_code
 from graphc.passes.decompose import Keep, decompose
 from graphc.passes.dilated_input import fill_holes
+from graphc.passes.even_channels import even_channels
 from graphc.passes.fuse import fuse
 from graphc.passes.halo import make_halos
 from graphc.passes.layout import channels_last
@@ -74,8 +76,8 @@ def row_kernels(op: Op, operands: Sequence[TensorType]) -> bool:
     return isinstance(op, LayerNorm)
 
 
-def passes(keep: Keep = row_kernels) -> tuple[Pass, ...]:
-    """The pipeline for a target that keeps the composites `keep` says."""
+def passes(keep: Keep = row_kernels, *, tiles: bool = False) -> tuple[Pass, ...]:
+    """The pipeline for a target that keeps the composites `keep` says; `tiles`: products take channels in pairs."""
     whole = (
         Pass("merge-loops", merge),
         Pass("canonicalise", canonicalise),
@@ -91,6 +93,7 @@ def passes(keep: Keep = row_kernels) -> tuple[Pass, ...]:
         Pass("split-products", split_products),
         Pass("fill-holes", fill_holes),
         Pass("halo", make_halos),
+        *([Pass("even-channels", even_channels)] if tiles else []),
         Pass("late-loops", lighten),
     )
     return (*(Pass(p.name, everywhere(p.run)) for p in whole), Pass("fuse", fuse))
@@ -107,14 +110,15 @@ def run(
     until: str | None = None,
     observe: Observer | None = None,
     keep: Keep = row_kernels,
+    tiles: bool = False,
 ) -> tuple[Graph, Report]:
-    """Runs the pipeline, or its beginning up to and including the pass called `until`.
+    """Runs the pipeline (see `passes`), or its beginning up to and including the pass called `until`.
 
     Raises:
         ValueError: There is no pass of that name.
         VerifyError: A pass broke an invariant; the error names it.
     """
-    pipeline = passes(keep)
+    pipeline = passes(keep, tiles=tiles)
     if until is not None and until not in names():
         raise ValueError(f"there is no pass {until!r}; the passes are {', '.join(names())}")
     report = Report()

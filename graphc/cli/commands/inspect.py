@@ -58,6 +58,7 @@ def _report(module: Path, found: manifest.Manifest, problems: list[str], kernels
         ("Module", f"{found.name}  ({module})"),
         ("Written by", f"graphc {data.get('graphc_version')}, format {data.get('format_version')}"),
         ("Target", f"{target.get('name')} on {target.get('machine')}"),
+        ("Precision", _precision(data)),
         ("CPU features", " ".join(map(str, target.get("features", []))) or "none beyond the base"),
         *(("Input", f"{i.name}: {i}") for i in found.inputs),
         *(("Output", f"{o.name}: {o}") for o in found.outputs),
@@ -83,6 +84,12 @@ def _report(module: Path, found: manifest.Manifest, problems: list[str], kernels
     if kernels:
         parts.insert(2, _kernels(found))
     return Group(*parts)
+
+
+def _precision(data: Any) -> str:
+    precision = data.get("precision", {})
+    name, note = precision.get("name", "f32"), precision.get("note")
+    return f"{name}  ({note})" if note else str(name)
 
 
 def _weights(data: Any) -> str:

@@ -26,12 +26,14 @@ class Packing:
     """How an operand is laid out for a kernel; equal `name`s mean equal layouts.
 
     `pack(array)` makes it when the module is built. `write(builder, value)` says the same in graph ops, for operands
-    that only a run knows; a kernel without it takes build-time operands alone.
+    that only a run knows; a kernel without it takes build-time operands alone. `dtype` is the packed elements' (TVM's
+    name), where that is not the operand's.
     """
 
     name: str
     pack: Callable[[Array], Array]
     write: Callable[[GraphBuilder, Value], Value] | None = None
+    dtype: str | None = None
 
     @staticmethod
     def written(name: str, write: Callable[[GraphBuilder, Value], Value]) -> Packing:

@@ -117,6 +117,8 @@ def emit_function(function: Function, target: CpuTarget) -> Any:
     types = [n.types[0] for n in body.inputs]
     outputs = [body.type_of(v) for _, v in body.outputs]
     pointers = {f"a{i}": _dtype(t.dtype) for i, t in enumerate(types)}
+    for slot, packing in function.kernel.packing.items():
+        pointers[f"a{slot}"] = packing.dtype or pointers[f"a{slot}"]
     pointers |= {f"r{i}": _dtype(outputs[i].dtype) for i in function.own_results}
     if function.has_scratch:
         pointers["scratch"] = function.kernel.scratch_dtype

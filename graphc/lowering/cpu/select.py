@@ -9,6 +9,7 @@ from graphc.ir.op import Pattern
 from graphc.lowering.cpu.families.convolutions import select_convolution
 from graphc.lowering.cpu.families.pooling import select_pooling
 from graphc.lowering.cpu.families.products import select_product
+from graphc.lowering.cpu.families.tiles import select_tiles
 from graphc.lowering.cpu.families.weight_gradients import select_weight_gradient
 from graphc.lowering.cpu.families.winograd_select import select_winograd
 from graphc.lowering.cpu.features import CpuTarget
@@ -47,6 +48,10 @@ def _select_root(fusion: Fusion, static: frozenset[int], target: CpuTarget) -> K
     root = root_of(fusion)
     if root is None:
         return None
+    if isinstance(root.op, (ConvGeneral, DotGeneral)):
+        tiles = select_tiles(fusion, root, static, target)
+        if tiles is not None:
+            return tiles
     if isinstance(root.op, DotGeneral):
         return select_product(fusion, root, static, target)
     if isinstance(root.op, ConvGeneral):

@@ -17,8 +17,9 @@ from graphc.lowering.cpu.families.packing import write_conv, write_depthwise
 from graphc.lowering.cpu.families.products import (
     DTYPES,
     Matrices,
-    operand_slots,
+    computed_in,
     product_kernel,
+    stored_slots,
 )
 from graphc.lowering.cpu.families.strides import Axis, Product, strides_of
 from graphc.lowering.cpu.features import CpuTarget
@@ -38,8 +39,8 @@ def select_convolution(
     """
     op = root.op
     assert isinstance(op, ConvGeneral)
-    slots = operand_slots(fusion, root)
-    dtype = str(root.types[0].dtype.numpy)
+    slots = stored_slots(fusion, root)
+    dtype = computed_in(root.types[0].dtype)
     if slots is None or dtype not in DTYPES or root.types[0].size == 0:
         return None
     inside = all(
@@ -120,12 +121,12 @@ def _windows(
         epilogue = Epilogue(fusion.body, root, io, target)
         epilogue.fill_border()
         n, *out = (dim_expr(d, io.dims) for d in (batch, *output))
-        data, memory = _cropped(io, slots[0], x.shape, op, dtype), io.operands[slots[1]]
+        data, memory = _cropped(io, slots[0], x.shape, op), io.operands[slots[1]]
         if depthwise:
             shape = DepthwiseSpec(
                 n, tuple(out), channels, kernel, op.strides, op.rhs_dilation, dtype
             )
-            weight = View(memory.buffer, dtype, strides_of((*kernel, channels)), memory.offset)
+            weight = _dense(memory, (*kernel, channels))
             emit_depthwise(shape, target, data, weight, epilogue.finish)
             return
         per_group = _static(features) // op.groups
@@ -136,7 +137,7 @@ def _windows(
             channels // op.groups,
             tile.nr,
         )
-        weight = View(memory.buffer, dtype, strides_of(packed), memory.offset)
+        weight = _dense(memory, packed)
         emit_conv(spec(n, tuple(out)), target, data, weight, epilogue.finish, tile=tile)
 
     packing = Packing.written("depthwise", write_depthwise) if depthwise else _packing(op, tile.nr)
@@ -188,8 +189,8 @@ def _holed(
         emit_holed_conv(
             spec(n, tuple(out)),
             target,
-            View(data.buffer, dtype, strides, data.offset),
-            View(weights.buffer, dtype, strides_of(packed), weights.offset),
+            View(data.buffer, data.dtype, strides, data.offset),
+            _dense(weights, packed),
             epilogue.finish,
             tile=tile,
         )
@@ -197,13 +198,16 @@ def _holed(
     return Kernel("conv_transpose", emit, packing={slots[1]: _packing(op, tile.nr)})
 
 
-def _cropped(
-    io: KernelIO, slot: int, shape: tuple[DimLike, ...], op: ConvGeneral, dtype: str
-) -> View:
+def _dense(memory: View, shape: tuple[int, ...]) -> View:
+    """Packed weights."""
+    return View(memory.buffer, memory.dtype, strides_of(shape), memory.offset)
+
+
+def _cropped(io: KernelIO, slot: int, shape: tuple[DimLike, ...], op: ConvGeneral) -> View:
     """The input, starting where the first window does."""
     strides = tuple(dim_expr(s, io.dims) for s in strides_of(shape))
     memory = io.operands[slot]
-    whole = View(memory.buffer, dtype, strides, memory.offset)
+    whole = View(memory.buffer, memory.dtype, strides, memory.offset)
     return whole.shifted((0, *(-low for low, _ in op.padding), 0))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.ir.dim import DimLike
+from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, Node
 from graphc.lowering.cpu.emit import Expr, Extent, View, along, const, loop, splat
 from graphc.lowering.cpu.features import CpuTarget
@@ -27,9 +28,11 @@ class Epilogue:
         self.body, self.root, self.io, self.target = body, root, io, target
         faults = {node.id: i for i, node in enumerate(checked_nodes(body))}
         self.emitter = TirEmitter(Space(body.dims), io, target, fault_ids=faults)
-        _, self.value = body.outputs[0]
-        self.end = body.node(self.value.node)
-        self.placed = self.end.id != root.id and self.end.op.placeable
+        self.ends = [(v, body.node(v.node)) for _, v in body.outputs]
+
+    def _placed(self, end: Node) -> bool:
+        """Whether a result is stored through its last op."""
+        return end.id != self.root.id and end.op.placeable
 
     def finish(self, index: Sequence[Extent], value: Expr, lanes: int) -> None:
         """Evaluates and stores `lanes` elements from `index` of the root's result on; see `emit.Finish`."""
@@ -43,22 +46,27 @@ class Epilogue:
     def store(self, at: Sequence[DimLike], value: Expr) -> None:
         """The same at an index of the emitter's own, inside its current vector."""
         inliner = Inliner(self.body, self.emitter)
+        (type,) = self.root.types
+        if type.dtype in (DType.BF16, DType.F16):
+            value = self.emitter.cast(value, type.dtype)
         inliner.give(self.root.values[0], at, value)
-        where: Sequence[DimLike] = at
-        if self.placed:
-            result = inliner.at(self.end.operands[0], at)
-            where = self.end.op.place(at)
-        else:
-            result = inliner.at(self.value, at)
-        self.emitter.write(self.io.results[0], flatten(where, self.end.types[0].shape), result)
+        for memory, (output, end) in zip(self.io.results, self.ends, strict=True):
+            where: Sequence[DimLike] = at
+            if self._placed(end):
+                result = inliner.at(end.operands[0], at)
+                where = end.op.place(at)
+            else:
+                result = inliner.at(output, at)
+            self.emitter.write(memory, flatten(where, end.types[0].shape), result)
 
     def fill_border(self) -> None:
         """Writes the border of a final pad, which no element of the root lands in."""
-        op = self.end.op
-        if not self.placed or not isinstance(op, Pad):
-            return
-        shape = [d if isinstance(d, int) else self.emitter.expr(d) for d in self.end.types[0].shape]
-        fill_border(self.io.results[0], shape, op, self.target)
+        for memory, (_, end) in zip(self.io.results, self.ends, strict=True):
+            if self._placed(end) and isinstance(end.op, Pad):
+                shape = [
+                    d if isinstance(d, int) else self.emitter.expr(d) for d in end.types[0].shape
+                ]
+                fill_border(memory, shape, end.op, self.target)
 
 
 def fill_border(view: View, shape: Sequence[Extent], pad: Pad, target: CpuTarget) -> None:
@@ -69,7 +77,7 @@ def fill_border(view: View, shape: Sequence[Extent], pad: Pad, target: CpuTarget
     """
     lanes = target.lanes(view.dtype)
     flat = View(view.buffer, view.dtype, (1,), view.offset)
-    dtype = "float32" if view.dtype == "bfloat16" else view.dtype
+    dtype = "float32" if view.dtype in ("bfloat16", "float16") else view.dtype
 
     def run(start: Extent, length: Extent) -> None:
         along(

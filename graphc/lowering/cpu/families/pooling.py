@@ -5,6 +5,7 @@ from __future__ import annotations
 from graphc.ir.graph import Node
 from graphc.lowering.cpu.families.epilogue import Epilogue
 from graphc.lowering.cpu.families.pool import PoolSpec, emit_pool
+from graphc.lowering.cpu.families.products import computed_in, stored_slot
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.io import KernelIO
 from graphc.lowering.cpu.kernel import Kernel, dim_expr
@@ -18,15 +19,14 @@ def select_pooling(fusion: Fusion, root: Node, target: CpuTarget) -> Kernel | No
     """A kernel for a fusion whose root is a window over one operand of the kernel, else None."""
     op = root.op
     assert isinstance(op, (MaxPool, AvgPool, WindowSum))
-    slots = {node.values[0]: slot for slot, node in enumerate(fusion.body.inputs)}
+    slot = stored_slot(fusion.body, root.operands[0])
     x = fusion.body.type_of(root.operands[0])
-    dtype = str(x.dtype.numpy)
+    dtype = computed_in(x.dtype)
     sizes = x.size == 0 or root.types[0].size == 0
-    if not op.channels_last or root.operands[0] not in slots or dtype not in DTYPES:
+    if not op.channels_last or slot is None or dtype not in DTYPES:
         return None
     if sizes or len(root.types) > 1:
         return None
-    slot = slots[root.operands[0]]
 
     def emit(io: KernelIO) -> None:
         epilogue = Epilogue(fusion.body, root, io, target)

@@ -8,7 +8,8 @@ from typing import Any
 
 from graphc.ir.dim import DimLike
 from graphc.ir.dim import product as dim_product
-from graphc.ir.graph import GraphBuilder, Node, Value
+from graphc.ir.dtype import DType
+from graphc.ir.graph import Graph, GraphBuilder, Node, Value
 from graphc.lowering.cpu.emit import Expr, Extent, View
 from graphc.lowering.cpu.families.epilogue import Epilogue
 from graphc.lowering.cpu.families.matmul import (
@@ -23,7 +24,7 @@ from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.generic.index import unflatten
 from graphc.lowering.cpu.io import KernelIO
 from graphc.lowering.cpu.kernel import Kernel, Packing, dim_expr
-from graphc.ops import DotGeneral, Fusion, Reshape, Transpose
+from graphc.ops import Convert, DotGeneral, Fusion, Reshape, Transpose
 
 DTYPES = ("float32", "float64")
 
@@ -37,7 +38,7 @@ def select_product(
     """
     op = root.op
     assert isinstance(op, DotGeneral)
-    slots = operand_slots(fusion, root)
+    slots = stored_slots(fusion, root)
     if slots is None:
         return None
     lhs, rhs = (fusion.body.type_of(v) for v in root.operands)
@@ -80,7 +81,7 @@ def product_kernel(
     `matrices` is for a rhs that is read packed; None reads it as it lies. The
     result is None where no layout of the family fits.
     """
-    dtype = str(root.types[0].dtype.numpy)
+    dtype = computed_in(root.types[0].dtype)
     layout = "packed" if matrices is not None else _layout(product)
     if layout is None or dtype not in DTYPES or root.types[0].size == 0:
         return None
@@ -91,13 +92,13 @@ def product_kernel(
         epilogue = Epilogue(fusion.body, root, io, target)
         epilogue.fill_border()
         axes = (*product.batch, product.m, product.n)
-        a = _view(io, slots[0], dtype, [ax.lhs for ax in (*product.batch, product.m, product.k)])
+        a = _view(io, slots[0], [ax.lhs for ax in (*product.batch, product.m, product.k)])
         if layout == "packed":
-            b = _view(io, slots[1], dtype, _packed_strides(product, tile.nr))
+            b = _view(io, slots[1], _packed_strides(product, tile.nr))
         else:
             last = (product.k, product.n) if layout == "rows" else (product.n, product.k)
             strides = [ax.rhs for ax in (*product.batch, *last)]
-            b = _view(io, slots[1], dtype, [*strides[:-1], 1])
+            b = _view(io, slots[1], [*strides[:-1], 1])
 
         def finish(index: Sequence[Extent], value: Expr, lanes: int) -> None:
             with epilogue.emitter.space.rewound(), epilogue.emitter.vector(lanes) as lane:
@@ -105,7 +106,7 @@ def product_kernel(
                 for axis, i in zip(axes, index, strict=True):
                     position = epilogue.emitter.bound(i, 0, axis.extent - 1)
                     position = position + lane if axis is product.n else position
-                    _spread(position, axis, root.types[0].shape, at)
+                    spread(position, axis, root.types[0].shape, at)
                 epilogue.store(at, value)
 
         emit_matmul(
@@ -133,6 +134,27 @@ def operand_slots(fusion: Fusion, root: Node) -> tuple[int, int] | None:
     slots = {node.values[0]: slot for slot, node in enumerate(fusion.body.inputs)}
     lhs, rhs = root.operands
     return (slots[lhs], slots[rhs]) if lhs in slots and rhs in slots else None
+
+
+def stored_slots(fusion: Fusion, root: Node) -> tuple[int, int] | None:
+    """The same where operands may be stored in half precision: kernels widen what they read."""
+    lhs, rhs = (stored_slot(fusion.body, v) for v in root.operands)
+    return None if lhs is None or rhs is None else (lhs, rhs)
+
+
+def stored_slot(body: Graph, value: Value) -> int | None:
+    """Which operand of the kernel a value is, as it stands or widened to f32."""
+    slots = {node.values[0]: slot for slot, node in enumerate(body.inputs)}
+    node = body.node(value.node)
+    if isinstance(node.op, Convert) and node.op.dtype is DType.F32:
+        source = body.type_of(node.operands[0]).dtype
+        return slots.get(node.operands[0]) if source in (DType.BF16, DType.F16) else None
+    return slots.get(value)
+
+
+def computed_in(dtype: DType) -> str:
+    """The type in which a family sums: float32 for half precision."""
+    return "float32" if dtype in (DType.BF16, DType.F16) else str(dtype.numpy)
 
 
 def _packed_strides(product: Product, nr: int) -> list[int]:
@@ -173,12 +195,13 @@ def _spec(product: Product, layout: str, dtype: str, env: Mapping[str, Any]) -> 
     )
 
 
-def _view(io: KernelIO, slot: int, dtype: str, strides: Sequence[DimLike]) -> View:
+def _view(io: KernelIO, slot: int, strides: Sequence[DimLike]) -> View:
     memory = io.operands[slot]
-    return View(memory.buffer, dtype, tuple(dim_expr(s, io.dims) for s in strides), memory.offset)
+    along = tuple(dim_expr(s, io.dims) for s in strides)
+    return View(memory.buffer, memory.dtype, along, memory.offset)
 
 
-def _spread(position: DimLike, axis: Axis, shape: Sequence[DimLike], at: list[DimLike]) -> None:
+def spread(position: DimLike, axis: Axis, shape: Sequence[DimLike], at: list[DimLike]) -> None:
     """Writes a merged axis' position to the result dims it stands for."""
     for dim, index in zip(
         axis.dims, unflatten(position, [shape[d] for d in axis.dims]), strict=True
