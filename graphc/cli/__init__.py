@@ -22,6 +22,7 @@ COMMANDS = {
     "summary": "Show the layer table: shapes, parameters, multiply-adds, memory.",
     "draw": "Draw a model as SVG, PNG, PDF or DOT.",
     "dump": "Print the graph after a pass.",
+    "train": "Train a model on data.",
     "compile": "Compile a model to a module folder.",
     "run": "Run a compiled module on .npy or .npz files.",
     "inspect": "Show what a compiled module is.",

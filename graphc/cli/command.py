@@ -13,6 +13,8 @@ import click
 from graphc.cli import terminal
 
 WRONG = 1
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as of a program that the signal ends."""
 INTERNAL = 70
 """Exit code of a bug, `EX_SOFTWARE` of BSD's sysexits."""
 
@@ -23,6 +25,9 @@ _EXPECTED = {
     "graphc.diagram.render": ("RenderError",),
     "graphc.lowering.cpu.features": ("TargetError",),
     "graphc.artifact.npy": ("ArrayFileError",),
+    "graphc.ir.op": ("OpError",),
+    "graphc.optim.base": ("ArgumentError",),
+    "graphc.train.errors": ("TrainError",),
 }
 """Exceptions that tell the user something. A module that is not loaded cannot have raised one."""
 
@@ -53,8 +58,10 @@ class Command(click.Command):
         as_json = bool(ctx.params.get("as_json"))
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, KeyboardInterrupt):
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
         except BrokenPipeError:
             # The reader went away (`graphc dump ... | head`): nothing is wrong, and nobody to tell.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -51,8 +51,8 @@ class Scoring:
             metric.update(results[name], batch[self._target])
 
     def values(self) -> dict[str, float]:
-        """The numbers, by name."""
-        return {name: metric.value() for name, metric in self._metrics.items()}
+        """The numbers for the history, by name."""
+        return {name: m.value() for name, m in self._metrics.items() if m.column}
 
     def details(self) -> dict[str, Any]:
         """Confusion matrices and numbers by class, by name, where a metric has them."""

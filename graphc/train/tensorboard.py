@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +17,9 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, purge_step: int = 0) -> None:
-        self._writer = SummaryWriter(str(folder), purge_step=purge_step)
+        # The writer names files by the second; two runs in one second would write to the same.
+        suffix = f".{purge_step}-{os.getpid()}"
+        self._writer = SummaryWriter(str(folder), purge_step=purge_step, filename_suffix=suffix)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """Numbers after update `step`: `train/loss`, `val/loss`, ... What is not finite is left out."""

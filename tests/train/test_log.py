@@ -55,7 +55,7 @@ def test_a_history_reads_back() -> None:
 def events(folder: Path) -> list[Event]:
     """Reads event files as TensorFlow records: length, CRC, data, CRC."""
     found = []
-    for file in sorted(folder.iterdir()):
+    for file in sorted(folder.iterdir(), key=lambda f: int(f.name.split(".")[-1].split("-")[0])):
         data, at = file.read_bytes(), 0
         while at < len(data):
             (size,) = struct.unpack_from("<Q", data, at)

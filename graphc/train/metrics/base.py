@@ -19,10 +19,12 @@ class Metric(ABC):
     Attributes:
         name: how it is called in the history and on the command line.
         better: whether less is better, or more: `min` or `max`.
+        column: whether its value is a column of the history; what matters of some is in `details` only.
     """
 
     name: ClassVar[str]
     better: ClassVar[str] = "max"
+    column: ClassVar[bool] = True
 
     @abstractmethod
     def reset(self) -> None:

@@ -181,6 +181,7 @@ class ConfusionMatrix(Metric):
     """How often rows of a class (row of the matrix) were taken for another (column); its value is the accuracy."""
 
     name: ClassVar[str] = "confusion_matrix"
+    column: ClassVar[bool] = False
 
     def __init__(self, threshold: float = 0.0, ignore: int = IGNORE) -> None:
         self._threshold, self._ignore = threshold, ignore
