@@ -230,6 +230,7 @@ class Tiles:
         b: Callable[..., Expr],
         *,
         single: bool = False,
+        down: int = 2,
     ) -> None:
         """Computes a block and leaves it for `each_row`.
 
@@ -237,10 +238,11 @@ class Tiles:
             rows: its rows, as configured.
             across: its columns of tiles.
             over: opens the loops over K around what it is given, and calls that with their indices.
-            a: `a(row, part, *indices)` is the address of 16 rows of A from `row` of the block on, and the bytes from
-                row to row.
+            a: `a(tile, row, part, *indices)` is the address of a tile of A, from `row` of the block on, and the bytes
+                from row to row.
             b: `b(tile, part, *indices)` is the address of a tile of B; its rows are 64 bytes apart.
             single: whether `rows` may be 1.
+            down: 1 leaves out the lower tiles.
         """
         first = self._upper(rows)
 
@@ -260,7 +262,7 @@ class Tiles:
                         i64(self.shape.columns * 4),
                     )
 
-        if self.shape.down == 1:
+        if min(self.shape.down, down) == 1:
             compute(1)
         elif single:
             branch(i64(rows) > i64(1), lambda: compute(2), lambda: compute(1))
@@ -282,7 +284,7 @@ class Tiles:
         """
 
         def load_a(register: int, i: int, part: int) -> None:
-            address, stride = a(starts[i], part, *at)
+            address, stride = a(i, starts[i], part, *at)
             _run("tileloadd64", _u8(register), address, i64(stride))
 
         def load_b(register: int, j: int, part: int) -> None:
@@ -317,11 +319,13 @@ class Tiles:
             load_b(7, j, 1)
             multiply(0, j, 4, 7)
 
-    def each_row(self, rows: Extent, columns: int, body: Callable[..., None]) -> None:
-        """Hands out the block computed last: `body(row, column, value, lanes)` for each stretch of a row."""
+    def each_row(
+        self, rows: Extent, columns: int, body: Callable[..., None], start: Extent = 0
+    ) -> None:
+        """Hands out rows from `start` on of the block computed last: `body(row - start, column, value, lanes)`."""
         with loop(rows) as row:
             for column, lanes in vector_pieces(columns, 2 * COLUMNS):
-                place = i64(row * self.shape.columns + column)
+                place = i64((start + row) * self.shape.columns + column)
                 value = self._sums[place if lanes == 1 else _ramp(place, lanes)]
                 body(row, column, value, lanes)
 

@@ -212,7 +212,7 @@ def _multiply(
             with loop(spec.k // spec.depth) as s:
                 step(s)
 
-        def from_a(row: Extent, part: int, step: Extent) -> tuple[Expr, Extent]:
+        def from_a(_: int, row: Extent, part: int, step: Extent) -> tuple[Expr, Extent]:
             view = a[part]
             return view.address((*batch, start + row, step * spec.depth)), view.strides[-2] * 2
 

@@ -8,7 +8,7 @@ operands, or a product declared in bfloat16. A split product multiplies float32 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,11 +16,13 @@ from graphc.ir.dim import DimLike, product
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Op
+from graphc.ir.types import TensorType
 from graphc.lowering.cpu.emit import Expr, Extent, View
 from graphc.lowering.cpu.families.amx import pack_tiles, packed_words
 from graphc.lowering.cpu.families.epilogue import Epilogue
 from graphc.lowering.cpu.families.products import spread
-from graphc.lowering.cpu.families.strides import Axis, Product, read_product
+from graphc.lowering.cpu.families.strides import Axis, Product, read_product, strides_of
+from graphc.lowering.cpu.families.tile_conv import TileConv, emit_tile_conv, pack_tile_conv
 from graphc.lowering.cpu.families.tile_matmul import (
     TileProduct,
     emit_tile_product,
@@ -82,6 +84,8 @@ def select_tiles(
     spec = fit_tiles(root.op, types[0], types[1], packed=known, split=split)
     if spec is None or root.types[0].size == 0:
         return None
+    if isinstance(spec, TileConv):
+        return _conv_kernel(fusion, root, lhs, rhs, spec, target)
     return _product_kernel(fusion, root, lhs, rhs, *spec, target)
 
 
@@ -90,11 +94,13 @@ Shape = tuple[DimLike, ...]
 
 def fit_tiles(
     op: Op, lhs: Shape, rhs: Shape, *, packed: bool, split: bool
-) -> tuple[Product, TileProduct] | None:
+) -> tuple[Product, TileProduct] | TileConv | None:
     """How tiles compute an op on operands of these shapes; None where they cannot.
 
     `packed`: the rhs is known when the module is built. `split`: numbers are pairs.
     """
+    if isinstance(op, ConvGeneral) and packed and not _pointwise(op, rhs):
+        return _as_conv(op, lhs, rhs, split)
     found = _as_product(op, lhs, rhs, packed)
     if found is None:
         return None
@@ -109,8 +115,6 @@ def fit_tiles(
 
 def _as_product(op: Op, lhs: Shape, rhs: Shape, packed: bool) -> Product | None:
     if isinstance(op, DotGeneral):
-        from graphc.ir.types import TensorType
-
         types = (TensorType(DType.BF16, lhs), TensorType(DType.BF16, rhs))
         return read_product(op, *types, packed_rhs=packed)
     if isinstance(op, ConvGeneral) and packed and _pointwise(op, rhs):
@@ -122,6 +126,28 @@ def _as_product(op: Op, lhs: Shape, rhs: Shape, packed: bool) -> Product | None:
             Axis(channels, 1, rhs[0]),
         )
     return None
+
+
+def _as_conv(op: ConvGeneral, lhs: Shape, rhs: Shape, split: bool) -> TileConv | None:
+    """A convolution that reads inside its input, channels last, in one group."""
+    inside = all(n <= 0 for pair in op.padding for n in pair)
+    features, channels, *kernel = (d for d in rhs if isinstance(d, int))
+    if not (op.channels_last and inside and op.groups == 1 and set(op.lhs_dilation) == {1}):
+        return None
+    if not 1 <= len(kernel) <= 3:
+        return None
+    shape = op.infer(TensorType(DType.BF16, lhs), TensorType(DType.BF16, rhs))[0].shape
+    spec = TileConv(
+        shape[0],
+        tuple(shape[1:-1]),
+        channels,
+        features,
+        tuple(kernel),
+        op.strides,
+        op.rhs_dilation,
+        split,
+    )
+    return spec if spec.fits else None
 
 
 def _pointwise(op: ConvGeneral, weight: Shape) -> bool:
@@ -195,10 +221,39 @@ def _product_kernel(
     packing = {}
     if packed:
         name = f"tiles/{op}/{spec.depth}/{spec.shape.across}/{spec.parts}"
-        packing[rhs.slots[0]] = Packing(
-            name, lambda w: _packed(op, w, spec), dtype="uint16"
-        )
+        packing[rhs.slots[0]] = Packing(name, lambda w: _packed(op, w, spec), dtype="uint16")
     return Kernel("tiles", emit, tile_scratch(spec), "uint16", packing)
+
+
+def _conv_kernel(
+    fusion: Fusion, root: Node, lhs: Factor, rhs: Factor, spec: TileConv, target: CpuTarget
+) -> Kernel:
+    op = root.op
+    assert isinstance(op, ConvGeneral)
+    shape = fusion.body.type_of(root.operands[0]).shape
+
+    def emit(io: KernelIO) -> None:
+        epilogue = Epilogue(fusion.body, root, io, target)
+        epilogue.fill_border()
+        strides = tuple(dim_expr(s, io.dims) for s in strides_of(shape))
+
+        def part(slot: int) -> View:
+            memory = io.operands[slot]
+            whole = View(memory.buffer, "uint16", strides, memory.offset)
+            return whole.shifted((0, *(-low for low, _ in op.padding), 0))
+
+        weights = io.operands[rhs.slots[0]]
+        batch, *output = (dim_expr(d, io.dims) for d in (spec.batch, *spec.output))
+        emit_tile_conv(
+            replace(spec, batch=batch, output=tuple(output)),
+            [part(slot) for slot in lhs.slots],
+            View(weights.buffer, "uint16", (1,), weights.offset),
+            epilogue.finish,
+        )
+
+    name = f"tiles/conv/{spec.line}/{spec.depth}/{spec.parts}"
+    packing = Packing(name, lambda w: pack_tile_conv(w, spec), dtype="uint16")
+    return Kernel("tile_conv", emit, packing={rhs.slots[0]: packing})
 
 
 def _matrices(axis: Axis, spec: TileProduct) -> int:
