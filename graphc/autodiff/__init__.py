@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from graphc.autodiff.reverse import BACKWARD, grad_graph, gradients
+from graphc.autodiff.checkpoint import BACKWARD, CHECKPOINT
+from graphc.autodiff.reverse import grad_graph, gradients
 
-__all__ = ["BACKWARD", "grad_graph", "gradients"]
+__all__ = ["BACKWARD", "CHECKPOINT", "grad_graph", "gradients"]

@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.autodiff.application import Application, Seeds, filled
-from graphc.ir.graph import Graph, GraphBuilder, Node, Scope, Value
+from graphc.autodiff.checkpoint import Recomputation, backward
+from graphc.ir.graph import Graph, GraphBuilder, Node, Value
 from graphc.ir.op import OpError
 from graphc.ops import Add
-
-BACKWARD = Scope("grad", "Gradient")
-"""The first step of the block path of every backward node: a picture shows a box with the same layers again."""
 
 
 def gradients(
@@ -80,6 +78,7 @@ def _sweep(
 ) -> tuple[Value | None, ...]:
     """Cotangents of `xs` from those of the seeds, through the nodes from id `first` on."""
     todo, active = _between(b, [y for y, _ in seeds], xs, first)
+    again = Recomputation(b) if first == 0 else None
     found: dict[Value, Value] = {}
 
     def flow(value: Value, cotangent: Value) -> None:
@@ -92,9 +91,10 @@ def _sweep(
         cotangents = [found.get(v) for v in node.values]
         if all(c is None for c in cotangents):
             continue
-        with b.at(_backward(node), node.span):
+        with b.at(backward(node), node.span):
             wanted = [v in active for v in node.operands]
-            parts = _pulled(b, node, wanted, cotangents)
+            known = node if again is None else again.of(node)
+            parts = _pulled(b, known, wanted, cotangents)
             for operand, asked, part in zip(node.operands, wanted, parts, strict=True):
                 if part is not None and asked:
                     flow(operand, part)
@@ -121,10 +121,6 @@ def _between(
             if smooth:
                 todo.append(node)
     return todo, active
-
-
-def _backward(node: Node) -> tuple[Scope, ...]:
-    return node.scope if node.scope[:1] == (BACKWARD,) else (BACKWARD, *node.scope)
 
 
 def _pulled(

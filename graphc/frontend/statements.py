@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from graphc.autodiff import CHECKPOINT
 from graphc.frontend.arithmetic import fix_help
 from graphc.frontend.layers.base import LayerClass
 from graphc.frontend.limits import LimitError
@@ -28,7 +29,7 @@ from graphc.frontend.values import (
 )
 from graphc.ir.dim import Bounds, Dim, DimLike
 from graphc.ir.dtype import DType
-from graphc.ir.graph import Value
+from graphc.ir.graph import Scope, Value
 from graphc.ir.types import TensorType
 from graphc.ops import Input
 from graphc.source import Span
@@ -312,7 +313,15 @@ class Statements(Scans):
     # ---- What is said elsewhere ---------------------------------------------------------------
 
     def _checkpoint(self, node: ast.Checkpoint, frame: Frame) -> Returned | None:
-        return self.body(node.body, frame)  # says something about training only
+        """The body under a scope of its own: reverse mode computes again what lies in it."""
+        label = frame.fresh("checkpoint")
+        frame.labels[label] = node.span
+        outside = frame.scope
+        frame.scope = (*outside, Scope(label, CHECKPOINT, node.span))
+        try:
+            return self.body(node.body, frame)
+        finally:
+            frame.scope = outside
 
     def _misplaced(self, node: ast.Statement, frame: Frame) -> None:
         self.report.fail("E0515", "this belongs into another kind of body", node.span)

@@ -18,6 +18,7 @@ from graphc.ops.activation import (
     Softplus,
 )
 from graphc.ops.attention import Attention
+from graphc.ops.barrier import OptimizationBarrier
 from graphc.ops.binary import (
     Add,
     And,
@@ -45,6 +46,7 @@ from graphc.ops.index import (
     TakeAlongAxis,
 )
 from graphc.ops.loss import BinaryCrossEntropy, CrossEntropy, LogisticLoss
+from graphc.ops.moments import Variance
 from graphc.ops.norm import BatchNorm, GroupNorm, LayerNorm, LogSoftmax, RmsNorm, Softmax
 from graphc.ops.random import RandomBits
 from graphc.ops.reduce import (
@@ -105,10 +107,10 @@ _CLASSES: tuple[type[Op], ...] = (
     *(Relu, LeakyRelu, Elu, Selu, Gelu, Silu, Softplus, Hardswish, Hardsigmoid, Hardtanh),
     *(Mish, Prelu),
     *(ReduceSum, ReduceProd, ReduceMax, ReduceMin, ReduceAny, ReduceAll, ArgMax, ArgMin),
-    *(BroadcastInDim, Reshape, Transpose, Reverse, Slice, Pad, Concatenate),
+    *(OptimizationBarrier, BroadcastInDim, Reshape, Transpose, Reverse, Slice, Pad, Concatenate),
     *(Take, TakeAlongAxis, DynamicSlice, DynamicUpdateSlice, IndexAdd, ArgSort),
     *(DotGeneral, ConvGeneral, ConvWeightGradient, WindowSum, MaxPool, AvgPool),
-    *(Softmax, LogSoftmax, LayerNorm, RmsNorm, BatchNorm, GroupNorm, Attention, Resize),
+    *(Softmax, LogSoftmax, LayerNorm, RmsNorm, BatchNorm, Variance, GroupNorm, Attention, Resize),
     *(CrossEntropy, LogisticLoss, BinaryCrossEntropy),
     *(Fusion, Scan),
 )
@@ -171,6 +173,7 @@ __all__ = [
     "Multiply",
     "Negate",
     "Not",
+    "OptimizationBarrier",
     "Or",
     "Pad",
     "Parameter",
@@ -207,6 +210,7 @@ __all__ = [
     "TakeAlongAxis",
     "Tanh",
     "Transpose",
+    "Variance",
     "WindowSum",
     "Xor",
     "permute_broadcast",

@@ -286,6 +286,28 @@ class BatchNorm(Composite):
         out = _with_affine(b, x, [scale, shift], self.axis)
         return (arith.convert(b, out, b.type_of(operands[0]).dtype),)
 
+    def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
+        """Two sums, of g and of g (x - mean), give the vectors' cotangents; in working precision."""
+        b = p.b
+        g, x, mean, var, *vectors = in_working_precision(b, p.cotangent, *p.operands)
+        shape = b.type_of(x).shape
+        axes = tuple(a for a in range(len(shape)) if a != self.axis)
+        factor = b(Rsqrt(), arith.add(b, var, self.eps))
+        scale = arith.multiply(b, factor, vectors[0]) if vectors else factor
+        centred = arith.subtract(b, x, arith.as_spread(b, mean, shape, (self.axis,)))
+        total = arith.sum(b, g, axes)
+        moment = arith.multiply(b, arith.sum(b, arith.multiply(b, g, centred), axes), factor)
+        cube = arith.multiply(b, arith.multiply(b, factor, scale), -0.5)
+        found = [
+            arith.multiply(b, g, arith.as_spread(b, scale, shape, (self.axis,))),
+            arith.multiply(b, arith.multiply(b, total, scale), -1.0),
+            arith.multiply(b, moment, cube),
+            moment,
+            total,
+        ]
+        pairs = zip(found, p.operands, strict=False)
+        return tuple(arith.convert(b, f, b.type_of(v).dtype) for f, v in pairs)
+
     def transposed(self, permutation: tuple[int, ...]) -> tuple[Op, tuple[int, ...]] | None:
         """The same op along the axis the transpose of x brought here; the vectors stay."""
         return BatchNorm(permutation[self.axis], self.eps), permutation

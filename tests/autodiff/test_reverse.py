@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from graphc import frontend, ops
-from graphc.autodiff import grad_graph, gradients
-from graphc.autodiff.reverse import BACKWARD
+from graphc.autodiff import BACKWARD, grad_graph, gradients
 from graphc.ir.dim import Bounds, Dim
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, GraphBuilder, Scope, Value

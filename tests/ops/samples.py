@@ -151,6 +151,10 @@ def _reshape(rng: Rng) -> Sample:
     return o.Reshape(grouped()), [array(rng, dtype_of(rng, "any"), grouped())]
 
 
+def _barrier(rng: Rng) -> Sample:
+    return o.OptimizationBarrier(), [array(rng, dtype_of(rng, "any"), shape_of(rng))]
+
+
 def _transpose(rng: Rng) -> Sample:
     shape = shape_of(rng)
     return o.Transpose(_permutation(rng, len(shape))), [array(rng, dtype_of(rng, "any"), shape)]
@@ -369,6 +373,12 @@ def _batch_norm(rng: Rng) -> Sample:
     return o.BatchNorm(axis, 0.01), _some(rng, [array(rng, dtype, shape), *vectors], 3)
 
 
+def _variance(rng: Rng) -> Sample:
+    shape = tuple(max(n, 1) for n in shape_of(rng, 1))
+    axes = tuple(a for a in range(len(shape)) if rng.random() < 0.6)
+    return o.Variance(axes), [array(rng, dtype_of(rng, "float"), shape)]
+
+
 def _group_norm(rng: Rng) -> Sample:
     groups, dtype = _int(rng, 1, 3), dtype_of(rng, "float")
     channels = groups * _int(rng, 1, 3)
@@ -469,6 +479,7 @@ SAMPLES: dict[str, Callable[[Rng], Sample]] = {
     "convert": _convert,
     "select": _select,
     "broadcast_in_dim": _broadcast,
+    "optimization_barrier": _barrier,
     "reshape": _reshape,
     "transpose": _transpose,
     "reverse": _reverse,
@@ -486,6 +497,7 @@ SAMPLES: dict[str, Callable[[Rng], Sample]] = {
     "conv_weight_gradient": _conv_weight,
     "cross_entropy": _cross_entropy,
     "batch_norm": _batch_norm,
+    "variance": _variance,
     "group_norm": _group_norm,
     "attention": _attention,
     "resize": _resize,

@@ -26,7 +26,7 @@ from graphc.ir.dim import DimLike, product
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Value
 from graphc.ir.types import TensorType
-from graphc.ops import BatchNorm, RmsNorm, StopGradient, arith
+from graphc.ops import BatchNorm, RmsNorm, StopGradient, Variance, arith
 from graphc.ops import GroupNorm as GroupNormOp
 from graphc.ops import LayerNorm as LayerNormOp
 
@@ -99,8 +99,7 @@ class _BatchNorm(Layer):
         b, kind = cx.b, cx.b.type_of(x)
         axes = (0, *range(2, kind.rank))
         mean = arith.mean(b, x, axes)
-        centred = arith.subtract(b, x, arith.as_spread(b, mean, kind.shape, (1,)))
-        var = arith.mean(b, arith.multiply(b, centred, centred), axes)
+        var = b(Variance(axes), x)
         if self.track_running_stats:
             count = arith.dim_scalar(b, product(kind.shape[a] for a in axes), kind.dtype)
             others = arith.maximum(b, arith.subtract(b, count, 1.0), 1.0)
