@@ -60,6 +60,8 @@ from graphc.lowering.cpu.sharing import shared_loop
 from graphc.lowering.cpu.tiling import RowTiles
 
 _ROUND = 4  # steps of K in one round of the loop, where something happens once a round
+# Steps of K from which on one or two rows read B in as many streams as a round has steps.
+_STREAMED_STEPS = 1024
 
 __all__ = [
     "MatmulSpec",
@@ -251,6 +253,14 @@ def accumulate(
     unroll = _ROUND if rows <= 2 or between is not None else 2
     if known is None:
         with loop(steps) as k:
+            step(begin + k)
+    elif rows <= 2 and known >= _STREAMED_STEPS:
+        # Weights that are used once: memory delivers several streams faster than one.
+        part = known // _ROUND
+        with loop(part) as k:
+            for u in range(_ROUND):
+                step(begin + k + u * part)
+        for k in range(part * _ROUND, known):
             step(begin + k)
     else:
         with loop(known // unroll) as k:

@@ -200,7 +200,7 @@ def choose_matmul(spec: MatmulSpec, target: CpuTarget) -> MatmulTile:
         rows_first=rows_first,
         row_tiles=row_tiles,
         threads=worth_threads(spec.flops, product((*spec.batch, spec.n, spec.k, item))),
-        ahead=16 if streamed and (m is None or not coming) else 0,
+        ahead=16 if streamed and (m is None or (m > 2 and not coming)) else 0,
         coming=coming,
         depth=depth,
     )
