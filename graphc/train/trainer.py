@@ -17,12 +17,11 @@ from graphc.artifact import open as open_module
 from graphc.frontend import LOSS, RNG, initialise
 from graphc.ir.graph import Graph, Node
 from graphc.model import Model, Weights
-from graphc.ops import Take, TakeAlongAxis
 from graphc.optim import Rule
 from graphc.optim.step import TrainingStep, training_step, with_inputs
 from graphc.reference import interpret
 from graphc.train.errors import StateError
-from graphc.train.ports import Port
+from graphc.train.labels import data_ports
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -112,7 +111,7 @@ class Trainer:
         if RNG in states:
             self._state[RNG] = np.array([seed, 0], np.int64)
         self._state = {name: self._state[name] for name in states}
-        self.ports = _ports(forward.graph, said.inputs)
+        self.ports = data_ports(forward.graph, said.inputs)
         self._folder = tempfile.TemporaryDirectory(prefix="graphc-")
         weakref.finalize(self, self._folder.cleanup)
         self._module = self._compile(self.step.graph, STEP, target, threads, progress)
@@ -225,29 +224,3 @@ class Trainer:
             source = self._state if name in self._state else self._fixed
             found[info.path] = source[name].copy()
         return found
-
-
-def _ports(graph: Graph, targets: Sequence[str]) -> tuple[Port, ...]:
-    """The data inputs of a step: everything that is no state."""
-    return tuple(
-        Port(name, node.types[0], name in targets, _classes(graph, node))
-        for node in graph.inputs
-        if node not in [n for n, _ in graph.state]
-        for name in [str(node.op.attributes()["label"])]
-    )
-
-
-def _classes(graph: Graph, node: Node) -> int | None:
-    """How many classes the indices of an input tell apart: the size of what they are looked up in."""
-    if not node.types[0].dtype.is_int:
-        return None
-    pending, seen = [node], {node.id}
-    while pending:
-        for user, slot in graph.users(pending.pop()):
-            if isinstance(user.op, (Take, TakeAlongAxis)) and slot == 1:
-                size = graph.type_of(user.operands[0]).shape[user.op.axis]
-                return size if isinstance(size, int) else None
-            if user.op.name in ("reshape", "broadcast_in_dim") and user.id not in seen:
-                seen.add(user.id)
-                pending.append(user)
-    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from graphc.cli.options import json_option, model_options
 from graphc.train.data import Data, open_data, split
 from graphc.train.data.dataset import Dataset
 from graphc.train.history import to_json
+from graphc.train.labels import data_ports
 from graphc.train.loop import Run, fit
+from graphc.train.ports import Port
 from graphc.train.progress import describe, for_console
 from graphc.train.stopping import EarlyStopping
 from graphc.train.trainer import Trainer
@@ -175,6 +178,15 @@ def command(
         stage("reading the model")
         loaded = graphc.load(file, model=model, dims=dims, **settings)
         terminal.show_diagnostics(() if as_json else loaded.warnings)
+        forward = loaded.for_training("train", freeze=freeze or None)
+        said = forward.training
+        assert said is not None
+        stage("opening the data")  # mistakes in it before the long work
+        ports = data_ports(forward.graph, said.inputs)
+        train, held = _data(ports, data, val, share, columns, resize, seed)
+        count = epochs or said.epochs
+        if count is None:
+            raise UserError("how many epochs? Say `epochs 10` in the train block, or --epochs 10")
         begun = None if weights is None else starting_weights(loaded, weights, fresh, seed)
         trainer = Trainer(
             loaded,
@@ -185,18 +197,13 @@ def command(
             threads=threads,
             progress=stage,
         )
-        stage("opening the data")
-        train, held = _data(trainer, data, val, share, columns, resize, seed)
-    count = epochs or trainer.epochs
-    if count is None:
-        raise UserError("how many epochs? Say `epochs 10` in the train block, or --epochs 10")
     err = terminal.console(err=True)
     try:
         run = fit(
             trainer,
             train,
             epochs=count,
-            batch=batch or trainer.batch or 32,
+            batch=batch or said.batch or 32,
             val=held,
             out=output,
             resume=resume,
@@ -224,7 +231,7 @@ def command(
 
 
 def _data(
-    trainer: Trainer,
+    ports: Sequence[Port],
     data: tuple[str, ...],
     val: tuple[str, ...],
     share: float | None,
@@ -232,7 +239,6 @@ def _data(
     resize: bool,
     seed: int,
 ) -> tuple[Data, Data | None]:
-    ports = trainer.ports
     names = {p.name for p in ports}
     renamed = dict(_pair(text, names) for text in columns)
     train = open_data(_given(data, names), ports, columns=renamed, resize=resize)

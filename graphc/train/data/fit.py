@@ -97,9 +97,11 @@ def _check_classes(port: Port, array: Array, where: Where) -> None:
     row = first_row(wrong)
     if row is not None:
         value = int(values[row][wrong[row]].flat[0]) if values.ndim > 1 else int(values[row])
-        raise DataError(
-            f"{where(row)}: `{port.name}` is class {value}, the model has classes 0 to {port.classes - 1}"
-        )
+        known = f"0 to {port.classes - 1}"
+        what = f"is class {value}, the model has classes {known}"
+        if not port.target:
+            what = f"holds {value}, which the model looks up in {known}"
+        raise DataError(f"{where(row)}: `{port.name}` {what}")
 
 
 def require(ports: Sequence[Port], names: Sequence[str], origin: str, what: str) -> None:
