@@ -291,13 +291,14 @@ def _show(run: Run, output: Path) -> None:
         click.echo(f"best epoch {run.best}: {describe(row)}")
     matrix = run.scores.get("confusion_matrix", {}).get("matrix", [])
     if 0 < len(matrix) <= MAX_SHOWN:
+        click.echo("confusion matrix of the last epoch: what is in a row was taken for the column")
         terminal.console().print(_matrix(matrix))
     for path in _files(run, output):
         click.echo(f"  {path}")
 
 
 def _matrix(matrix: list[list[int]]) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title="is (row), taken for (column)")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     for i in range(len(matrix)):
         table.add_column(str(i), justify="right")
