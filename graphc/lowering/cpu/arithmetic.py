@@ -199,7 +199,7 @@ def _int_divmod(a: Expr, b: Expr) -> tuple[Expr, Expr]:
     """Quotient rounded down, and the remainder with the divisor's sign; b is not 0 or -1."""
     from tvm.script.ir_builder import tirx as t
 
-    a, b = bind(a), _stored(b)
+    a, b = bind(a), stored(b)
     dtype, lanes = dtype_of(a), lanes_of(a)
     zero, one = const(0, dtype, lanes), const(1, dtype, lanes)
     quotient = bind(t.truncdiv(a, b))
@@ -210,8 +210,8 @@ def _int_divmod(a: Expr, b: Expr) -> tuple[Expr, Expr]:
     return select(off, quotient - one, quotient), select(off, rest + b, rest)
 
 
-def _stored(value: Expr) -> Expr:
-    """`value` by way of memory, where TVM's simplifier does not look.
+def stored(value: Expr) -> Expr:
+    """`value` by way of memory, where TVM's simplifier does not look; LLVM makes a register of it.
 
     A divisor made safe by `select(d == 0, 1, d)` would become d again inside of
     `select(d == 0, 0, a / d)`, both sides of which are evaluated.

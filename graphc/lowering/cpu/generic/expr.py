@@ -322,11 +322,14 @@ class TirEmitter(SymbolicEmitter):
         return found
 
     def wrap(self, value: Expr, low: DimLike | None = None, high: DimLike | None = None) -> Expr:
-        """A symbol for an int64 expression."""
+        """A symbol for an int64 expression.
+
+        By way of memory: names of integers TVM would substitute into one another, limit into limit, without end.
+        """
         if isinstance(value, (bool, int, Dim, Condition)) or dtype_of(value) != "int64":
             return value
         symbol = self.space.symbol(low, high)
-        self.env[symbol.names[0]] = named(value)
+        self.env[symbol.names[0]] = arithmetic.stored(value)
         return symbol
 
     def lift(self, value: Expr) -> Expr:

@@ -237,7 +237,11 @@ def _vector(
         best, fewest = None, strided
         for g in range(last):
             bad = _strided(trace, symbols[g])
-            if bad < fewest and not _tests(trace, symbols[last]):
+            turns = any(
+                _bad(trace, r.position, symbols[last]) and trace.stride(r.position, symbols[g]) == 1
+                for r in trace.reads
+            )
+            if turns and bad < fewest and not _tests(trace, symbols[last]):
                 best, fewest = g, bad
         if best is not None:
             return last, best
