@@ -279,7 +279,7 @@ def _order(graph: Graph, fusions: Sequence[Node]) -> tuple[list[Node], frozenset
     It is the order of the graph but for calls that wait for the readers of a state. A state is staged, written
     elsewhere and copied at the end, when its writer reads it out of place or a reader depends on the writer.
     """
-    writers: dict[int, tuple[Node, Value]] = {}  # fusion that makes it -> (state, its next value)
+    writers: dict[int, list[int]] = {}  # fusion -> the states whose next values it makes
     staged: set[int] = set()
     ids = {n.id for n in fusions}
     waits: dict[int, set[int]] = {  # fusion -> those that must run before it
@@ -294,11 +294,10 @@ def _order(graph: Graph, fusions: Sequence[Node]) -> tuple[list[Node], frozenset
             n.id for n in fusions if any(origin(graph, v) == state.values[0] for v in n.operands)
         }
         writer = graph.node(made.node)
-        clean = isinstance(writer.op, Fusion) and made.node not in writers
-        if not clean or not _overwrites(graph, writer, state.values[0]):
+        if not isinstance(writer.op, Fusion) or not _overwrites(graph, writer, state.values[0]):
             staged.add(state.id)
             continue
-        writers[writer.id] = (state, made)
+        writers.setdefault(writer.id, []).append(state.id)
         waits[writer.id] |= readers - {writer.id}
     order: list[Node] = []
     done: set[int] = set()
@@ -314,7 +313,7 @@ def _order(graph: Graph, fusions: Sequence[Node]) -> tuple[list[Node], frozenset
             not ready
         ):  # a reader depends on the writer: the first writer that waits for nothing else is staged
             id = min(i for i in writers if i not in done and data[i] <= done)
-            staged.add(writers[id][0].id)
+            staged.update(writers[id])
             pending[id] = set()
             heapq.heappush(ready, id)
         id = heapq.heappop(ready)
@@ -331,12 +330,16 @@ def _order(graph: Graph, fusions: Sequence[Node]) -> tuple[list[Node], frozenset
 
 
 def _overwrites(graph: Graph, writer: Node, state: Value) -> bool:
-    """True when a fusion may write its only result over a state: it reads that nowhere, or in place."""
+    """True when a fusion may write a result over a state: it reads that nowhere, or in place.
+
+    All its results are then of one shape, and each element of all of them is computed before any is written.
+    """
     assert isinstance(writer.op, Fusion)
     slots = [s for s, v in enumerate(writer.operands) if origin(graph, v) == state]
     if not slots:
         return True
-    return len(writer.types) == 1 and all(reads_in_place(writer.op.body, s) for s in slots)
+    alike = len({t.shape for t in writer.types}) == 1
+    return alike and all(reads_in_place(writer.op.body, s) for s in slots)
 
 
 def _takes_over(

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from graphc.ir.dim import names_of
 from graphc.ir.graph import Graph, GraphBuilder, Node, Value
 from graphc.ir.op import Pattern
-from graphc.ops import Fusion, Input, Scan
+from graphc.ops import BroadcastInDim, Fusion, Input, Scan
 from graphc.passes.static import open_ended
 
 MAX_MEMBERS = 64  # keeps kernels readable and their compile time bounded
@@ -77,7 +77,7 @@ class _Fuser:
         self.graph, self.carries = graph, carries
         self.static = static_nodes(graph) if carries is None else frozenset[int]()
         self.replicated = {n.id for n in graph.nodes if self._is_replicated(n)}
-        self.replicated |= self._random_masks()
+        self.replicated |= self._random_masks() | self._per_channel()
         self.groups: dict[int, _Group] = {}
         self._prologues = False
         for node in graph.nodes:
@@ -118,6 +118,34 @@ class _Fuser:
                 if pointwise and not graph.is_output(node.values[0]):
                     found.add(node.id)
         return found
+
+    def _per_channel(self) -> set[int]:
+        """Cheap ops on a large value and vectors over its last dimension (x minus its mean) with several readers.
+
+        Each reader computes it again from the large value, which others need as well: as many bytes are read, and
+        nothing is written.
+        """
+        graph, found = self.graph, set[int]()
+        for node in graph.nodes:
+            if node.op.pattern is not Pattern.ELEMENTWISE or node.op.expensive:
+                continue
+            if node.id in self.static or len(node.operands) < 2:
+                continue
+            large = [v for v in node.operands if not self._is_spread(v)]
+            users = {user.id: user for user, _ in graph.users(node)}
+            if len(large) != 1 or len(users) < 2 or graph.is_output(node.values[0]):
+                continue
+            stored = large[0].node not in self.replicated and len(graph.uses(large[0])) > 1
+            reads = (Pattern.ELEMENTWISE, Pattern.REDUCE)
+            if stored and all(user.op.pattern in reads for user in users.values()):
+                found.add(node.id)
+        return found
+
+    def _is_spread(self, value: Value) -> bool:
+        """A vector repeated along all dimensions but the last."""
+        node = self.graph.node(value.node)
+        last = (len(node.types[0].shape) - 1,)
+        return isinstance(node.op, BroadcastInDim) and last > (0,) and node.op.dims == last
 
     def _is_free(self, node: Node) -> bool:
         """Outside every group: inputs, build-time values, replicated ops, aliases."""

@@ -96,7 +96,8 @@ def passes(keep: Keep = row_kernels, *, tiles: bool = False) -> tuple[Pass, ...]
         *([Pass("even-channels", even_channels)] if tiles else []),
         Pass("late-loops", lighten),
     )
-    return (*(Pass(p.name, everywhere(p.run)) for p in whole), Pass("fuse", fuse))
+    kernels = (Pass("fuse", fuse), Pass("columns", merge_columns))
+    return (*(Pass(p.name, everywhere(p.run)) for p in whole), *kernels)
 
 
 def names() -> tuple[str, ...]:

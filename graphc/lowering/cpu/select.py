@@ -7,13 +7,14 @@ from functools import partial
 from graphc.ir.graph import Node
 from graphc.ir.op import Pattern
 from graphc.lowering.cpu.families.convolutions import select_convolution
+from graphc.lowering.cpu.families.long_products import select_long_product
 from graphc.lowering.cpu.families.pooling import select_pooling
 from graphc.lowering.cpu.families.products import select_product
 from graphc.lowering.cpu.families.tiles import select_tiles
 from graphc.lowering.cpu.families.weight_gradients import select_weight_gradient
 from graphc.lowering.cpu.families.winograd_select import select_winograd
 from graphc.lowering.cpu.features import CpuTarget
-from graphc.lowering.cpu.generic import map, reduce, rows
+from graphc.lowering.cpu.generic import columns, map, reduce, rows
 from graphc.lowering.cpu.kernel import Kernel
 from graphc.lowering.cpu.loop import select_scan
 from graphc.ops import (
@@ -35,6 +36,8 @@ def select(fusion: Fusion, static: frozenset[int], target: CpuTarget) -> Kernel:
     kernel = _select_root(fusion, static, target)
     if kernel is not None:
         return kernel
+    if columns.accepts(fusion, target):
+        return columns.kernel(fusion, target)
     for name, family in (("map", map), ("rows", rows), ("reduce", reduce)):
         if family.accepts(fusion, target):
             return Kernel(name, partial(family.emit, fusion, target))
@@ -53,7 +56,8 @@ def _select_root(fusion: Fusion, static: frozenset[int], target: CpuTarget) -> K
         if tiles is not None:
             return tiles
     if isinstance(root.op, DotGeneral):
-        return select_product(fusion, root, static, target)
+        long = select_long_product(fusion, root, static, target)
+        return long or select_product(fusion, root, static, target)
     if isinstance(root.op, ConvGeneral):
         winograd = select_winograd(fusion, root, static, target)
         return winograd or select_convolution(fusion, root, static, target)

@@ -69,7 +69,7 @@ def select_weight_gradient(fusion: Fusion, root: Node, target: CpuTarget) -> Ker
 
     if op.groups == channels == features:
         return _depthwise(fusion, root, slots, target)
-    tile = choose_conv_weight(spec(batch), target)
+    tile, kernel = choose_conv_weight(spec(batch), target), op.kernel
     inputs = channels // op.groups
 
     def emit(io: KernelIO) -> None:
@@ -82,7 +82,7 @@ def select_weight_gradient(fusion: Fusion, root: Node, target: CpuTarget) -> Ker
 
             def run(self, feature: Extent, entry: Extent, value: Expr, lanes: int) -> None:
                 with e.space.rewound(), e.vector(lanes) as lane:
-                    sizes = (inputs, *op.kernel)
+                    sizes = (inputs, *kernel)
                     at = e.bound(entry, 0, math.prod(sizes) - 1) + lane
                     epilogue.store(
                         [e.bound(feature, 0, features - 1), *unflatten(at, sizes)], value
@@ -101,7 +101,7 @@ def select_weight_gradient(fusion: Fusion, root: Node, target: CpuTarget) -> Ker
                     entry = e.bound(row, 0, tile.rows - 1)
                     tap = [e.bound(t, 0, k - 1) for t, k in zip(taps, tile.taps, strict=True)]
                     if tile.merged:
-                        last, entry = unflatten(entry, (op.kernel[-1], inputs))
+                        last, entry = unflatten(entry, (kernel[-1], inputs))
                         tap.append(last)
                     epilogue.store([at, entry, *tap], value)
 
