@@ -1,6 +1,6 @@
 """Every loss and its gradients against PyTorch: the same line of text is evaluated by both.
 
-All lines are outputs of one model with an open batch size, interpreted in f64 and compiled in f32.
+All lines are outputs of one model with an open batch size, interpreted in f64; one of each loss is compiled in f32.
 """
 
 from __future__ import annotations
@@ -175,6 +175,9 @@ def expected(line: str) -> dict[str, Array]:
     return found | {k: g.numpy() for k, g in zip(active, grads, strict=True)}
 
 
+NARROW = {k: x.astype(np.float32) for k, x in FLOATS.items()}
+
+
 def graph_of(dtype: str, lines: list[str]) -> Graph:
     """Lines and their gradients as outputs: `line3_x` is the gradient of the third of LINES by x."""
     body = []
@@ -195,9 +198,8 @@ def exact() -> dict[str, Array]:
 
 @pytest.fixture(scope="module")
 def compiled() -> dict[str, Array]:
-    module = compile_graph(graph_of("f32", FAST), {})
-    narrow = {k: x.astype(np.float32) for k, x in FLOATS.items()}
-    return module(**narrow, **INTS)
+    module = compile_graph(graph_of("f32", FAST).substitute_dims({"N": N}), {})
+    return module(**NARROW, **INTS)
 
 
 def comparable(line: str, name: str) -> Array | slice:
@@ -227,6 +229,18 @@ def test_compiled_in_f32(line: str, compiled: dict[str, Array]) -> None:
             found, want = found[kept], want[kept]
         scale = np.abs(want).max(initial=1e-3)
         np.testing.assert_allclose(found, want, rtol=1e-4, atol=2e-6 * scale)
+
+
+def test_compiled_for_any_batch_size() -> None:
+    module = compile_graph(graph_of("f32", LINES[:1]), {})
+    for few in (N, 3, 1):
+        cut = {k: x[:few] if x.shape[:1] == (N,) else x for k, x in {**NARROW, **INTS}.items()}
+        x, label = torch.tensor(cut["x"], requires_grad=True), torch.tensor(cut["label"])
+        loss = functional.cross_entropy(x, label)
+        found = module(**cut)
+        assert np.allclose(found["line0_loss"], loss.item(), rtol=1e-6)
+        (grad,) = torch.autograd.grad(loss, x)
+        np.testing.assert_allclose(found["line0_x"], grad.numpy(), atol=1e-6)
 
 
 def test_every_loss_is_here() -> None:
