@@ -7,7 +7,7 @@ from typing import Any
 
 from graphc.frontend.emission import Emission
 from graphc.frontend.keys import RandomKey
-from graphc.frontend.kinds import takes_key
+from graphc.frontend.kinds import takes_key, takes_mixed
 from graphc.frontend.layers.base import LayerClass
 from graphc.frontend.report import FailedError
 from graphc.frontend.scope import Frame
@@ -17,6 +17,7 @@ from graphc.frontend.values import (
     BlockDef,
     Bound,
     Method,
+    MixedLabels,
     Shared,
     Spec,
     SubChainValue,
@@ -38,11 +39,8 @@ class Calls(Emission, ABC):
         """The value of an expression, or poison where it fails."""
 
     @abstractmethod
-    def drawn(self, given: RandomKey | None, needed: bool) -> RandomKey | None:
-        """The key of one use of a function that draws random numbers: of the tensor given, or of the training step.
-
-        None where there is no such thing; what cannot do without (`needed`) then still gets one in an evaluation.
-        """
+    def drawn(self, given: RandomKey | None) -> RandomKey | None:
+        """The key of one use of a function that draws random numbers: of the tensor given, or of the training step."""
 
     @abstractmethod
     def make_spec(
@@ -99,12 +97,13 @@ class Calls(Emission, ABC):
         what = f"function {function.name}"
         keys = [p for p in function.signature.parameters if takes_key(p.hint)]
         named = {a.name.id for a in arguments if a.name is not None}
-        given = [p.name for p in keys if p.required and p.name not in named]
+        given = [p.name for p in keys if p.name not in named]
         bound, rest = assign(function.signature, what, arguments, span, self.report, given=given)
         values = converted(function.signature, what, bound, self.report)
+        self._unmixed(function, bound)
         for p in keys:
-            values[p.name] = key = self.drawn(values.get(p.name), p.required)
-            if key is None and p.required:
+            values[p.name] = self.drawn(values.get(p.name))
+            if values[p.name] is None:
                 self.report.fail(
                     "E0402",
                     f"{what} needs `{p.name}` outside of training",
@@ -125,6 +124,19 @@ class Calls(Emission, ABC):
             return function.implementation(self.b, *positional, *extra, **keywords)
 
         return self.emit(frame, span, run, inputs, bound)
+
+    def _unmixed(self, function: Function, bound: dict[str, Argument]) -> None:
+        """A loss that knows of one class for each row would miss the other that mixing gave. Reports E0404."""
+        for name, argument in bound.items():
+            hint = function.signature.by_name[name].hint
+            mixed = isinstance(argument.value, MixedLabels) and function.group == "Losses"
+            if mixed and not takes_mixed(hint):
+                self.report.fail(
+                    "E0404",
+                    f"`{name}` of function {function.name} is one class for each row, and mixing made it two",
+                    argument.span,
+                    help="`cross_entropy` takes mixed labels",
+                )
 
     @staticmethod
     def _ordered(function: Function, values: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from graphc.frontend.limits import Budget, Limits
+from graphc.frontend.mixed import Mixed
 from graphc.frontend.provenance import Provenance, padding_help
 from graphc.frontend.report import FailedError, RejectError, Reporter
 from graphc.frontend.scope import Frame
-from graphc.frontend.values import Argument, Tensor, tensors_in
+from graphc.frontend.values import Argument, MixedLabels, Tensor, tensors_in
 from graphc.ir.graph import GraphBuilder, Scope, Value
 from graphc.ir.op import OpError
 from graphc.source import Span
@@ -126,6 +127,8 @@ class Emission:
                     span,
                 )
             return Tensor(result, kind)
+        if isinstance(result, Mixed):
+            return MixedLabels(result.label, self.b.type_of(result.label), result)
         if isinstance(result, (tuple, list)):
             return type(result)(self.wrap(r, span) for r in result)
         return result

@@ -17,3 +17,7 @@ class RandomKey:
 
     value: Value
     stream: int
+
+    def part(self, number: int) -> RandomKey:
+        """The name of another tensor of the same use: number 1 to 255; 0 is this one. There are below 2^24 uses."""
+        return RandomKey(self.value, self.stream + (number << 24))

@@ -11,7 +11,8 @@ from graphc.diagnostics import nearest
 from graphc.frontend.initialisers import Initializer
 from graphc.frontend.keys import RandomKey
 from graphc.frontend.limits import Limits
-from graphc.frontend.values import Tensor, describe, shown
+from graphc.frontend.mixed import Mixed
+from graphc.frontend.values import MixedLabels, Tensor, describe, shown
 from graphc.ir.dim import Dim, DimLike
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Value
@@ -28,6 +29,7 @@ _WORDS: dict[Any, str] = {
     DType: "a dtype",
     Initializer: "an initialiser",
     RandomKey: "a key, i64[2]",
+    Mixed: "mixed labels",
     type(None): "none",
 }
 _PLURALS: dict[Any, str] = {
@@ -64,6 +66,8 @@ def _try(value: Any, hint: Any) -> tuple[bool, Any]:
         return True, value
     if hint is Value:
         return (True, value.value) if isinstance(value, Tensor) else (False, None)
+    if hint is Mixed:
+        return (True, value.mixed) if isinstance(value, MixedLabels) else (False, None)
     if hint is RandomKey:
         fits = isinstance(value, Tensor) and value.type == TensorType(DType.I64, (2,))
         return fits, RandomKey(value.value, 0) if fits else None
@@ -129,6 +133,11 @@ def takes_key(hint: Any) -> bool:
     return RandomKey in _flat(hint)
 
 
+def takes_mixed(hint: Any) -> bool:
+    """Whether a parameter is a label that may be mixed."""
+    return Mixed in _flat(hint)
+
+
 def _flat(hint: Any) -> tuple[Any, ...]:
     """The alternatives of a hint, tuples opened."""
     origin = typing.get_origin(hint)
@@ -168,5 +177,5 @@ def spelled(hint: Any) -> str:
         parts = ["..." if h is Ellipsis else spelled(h) for h in typing.get_args(hint)]
         return f"({', '.join(parts)})"
     names = {Value: "tensor", type(None): "none", Dim: "dim", DType: "dtype", Any: "any"}
-    names[RandomKey] = "key"
+    names |= {RandomKey: "key", Mixed: "mixed labels"}
     return names.get(hint, getattr(hint, "__name__", str(hint)))

@@ -106,14 +106,14 @@ class TrainBlocks(Blocks):
             self._rng = self.b(Input(label=RNG, dtype=DType.I64, shape=(2,), state=True))
         return RandomKey(self._rng, self._stream())
 
-    def drawn(self, given: RandomKey | None, needed: bool) -> RandomKey | None:
+    def drawn(self, given: RandomKey | None) -> RandomKey | None:
         """The key of one use of a function that draws; None where none is given and nothing is trained.
 
-        An evaluation draws the same numbers every time, where it needs any: what it finds can be compared.
+        An evaluation draws the same numbers every time: what it finds can be compared.
         """
         if given is not None:
             return RandomKey(given.value, self._stream())
-        if self.mode == "evaluate" and needed:
+        if self.mode == "evaluate":
             return RandomKey(self.b(Constant.of(np.zeros(2, np.int64))), self._stream())
         return self.random_key() if self.mode == "train" else None
 

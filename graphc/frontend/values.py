@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from graphc.frontend.initialisers import Initializer
+from graphc.frontend.mixed import Mixed
 from graphc.ir.dim import Dim
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Scope
@@ -31,6 +32,13 @@ class Tensor:
 
     value: GraphValue
     type: TensorType
+
+
+@dataclass(frozen=True)
+class MixedLabels(Tensor):
+    """Labels of which each image has two; where one is wanted, it is the larger."""
+
+    mixed: Mixed
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ signature that `.nn` files see, its docstring the documentation.
 from __future__ import annotations
 
 from graphc.frontend.functions import (
+    colour,
     create,
     elementwise,
     gradient,
@@ -16,11 +17,13 @@ from graphc.frontend.functions import (
     loss_class,
     loss_ctc,
     loss_pairs,
+    mix,
     neural,
     plain,
     random,
     reduce,
     shape,
+    warp,
 )
 from graphc.frontend.signature import Function
 
@@ -39,6 +42,9 @@ FUNCTIONS: dict[str, Function] = {
     **loss_ctc.FUNCTIONS,
     **loss_pairs.FUNCTIONS,
     **random.FUNCTIONS,
+    **warp.FUNCTIONS,
+    **colour.FUNCTIONS,
+    **mix.FUNCTIONS,
     **gradient.FUNCTIONS,
     **initial.FUNCTIONS,
 }

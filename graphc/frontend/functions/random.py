@@ -104,13 +104,3 @@ def bernoulli(b: GraphBuilder, shape: DimLike | Sizes, p: float = 0.5, *, key: R
 def random_permutation(b: GraphBuilder, n: DimLike, *, key: RandomKey) -> Value:
     """The numbers 0 to `n - 1` in random order, i64: `numpy.random.permutation`."""
     return draws.permutation(b, key, n)
-
-
-@_add
-def dropout(b: GraphBuilder, x: Value, p: float = 0.5, *, key: RandomKey | None = None) -> Value:
-    """Zeroes elements with probability `p` in a training step and scales the others by `1 / (1 - p)`.
-
-    The input itself elsewhere, unless a key is given. Source: `torch.nn.functional.dropout`.
-    """
-    probability("dropout", p)
-    return x if key is None else draws.dropout(b, x, p, key)
