@@ -4,42 +4,32 @@ elaborated = frontend.load(path)             text → AST → graph, every shape
 graph      = specialise(elaborated.graph)    named dims fixed by the user become integers
 optimised  = optimise(graph)                 the pass pipeline, ending in fused kernels
 program    = generate(optimised, weights)    plan, TIR, object code
-write(program, directory)                    the deployable module
+write(program, directory)                    the deployable module; what was compiled before comes from the cache
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from graphc.artifact import cache
 from graphc.artifact.compiler import check_compiler, find_compiler
-from graphc.artifact.spec import ModuleSpec, with_initial
+from graphc.artifact.folder import replacing
+from graphc.artifact.spec import with_initial
 from graphc.artifact.writer import write
 from graphc.ir.graph import Graph
+from graphc.ir.printer import print_graph
+from graphc.lowering.cpu.features import parse_target
 from graphc.lowering.generate import generate
 from graphc.lowering.precision import uses_tiles
 from graphc.passes import pipeline
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """What code generation produced, not yet on disk."""
-
-    spec: ModuleSpec
-    objects: tuple[bytes, ...]
-    report: pipeline.Report
-
-    def write(self, directory: str | Path) -> Path:
-        """Writes the module folder, atomically. Raises ModuleError when it cannot."""
-        return write(self.spec, self.objects, Path(directory))
 
 
 def optimise(
@@ -59,26 +49,59 @@ def optimise(
 def compile_graph(
     graph: Graph,
     parameters: Mapping[str, Array],
+    directory: str | Path,
     *,
     target: str = "native",
     precision: str = "f32",
     state: Mapping[str, Array] | None = None,
     progress: Progress = lambda stage: None,
-) -> Compiled:
-    """Everything after elaboration: from a checked graph and its build-time parameters to object code.
+) -> Path:
+    """Everything after elaboration: from a checked graph and its build-time parameters to a module folder.
 
-    `state` is what inputs that are state start as, by name; the module hands it out. `precision` is `f32`, `bf16` or
-    `high`, see `lowering/precision.py`; ValueError for anything else. Raises ModuleCompilerError before any long work
-    when there is no C compiler to link with.
+    What was compiled before, from the very same, is taken from the cache (`artifact/cache.py`).
+
+    Args:
+        graph: as elaboration or differentiation made it.
+        parameters: an array for each parameter that the graph uses, by path.
+        directory: where the module goes; an old one there is replaced in one step.
+        target: see `lowering.cpu.features.parse_target`.
+        precision: `f32`, `bf16` or `high`, see `lowering/precision.py`; ValueError for anything else.
+        state: what inputs that are state start as, by name; the module hands it out.
+        progress: called with the name of each stage.
+
+    Returns the folder. Raises ModuleCompilerError before any long work when there is no C compiler to link with,
+    TargetError, and ModuleFileError when the folder cannot be written.
     """
+    store, key = cache.find(), ""
+    if store is not None:
+        progress("looking into the cache")
+        texts = (print_graph(graph, locations=True), parse_target(target).name, precision)
+        key = cache.key_of("module", (*texts, parameters, state or {}))
+        if _from_cache(store, key, directory):
+            return Path(directory)
     find_compiler()
     with ThreadPoolExecutor(1) as pool:
         runtime = pool.submit(check_compiler)  # the C runtime compiles while kernels are made
         progress("optimising")
-        graph, report = optimise(graph, tiles=uses_tiles(precision, target))
+        optimised, _ = optimise(graph, tiles=uses_tiles(precision, target))
         progress("generating code")
-        spec, objects = generate(graph, parameters, target=target, precision=precision)
+        spec, objects = generate(optimised, parameters, target=target, precision=precision)
         runtime.result()
     if state is not None:
         spec = with_initial(spec, state)
-    return Compiled(spec, tuple(objects), report)
+    progress("linking")
+    folder = write(spec, objects, directory)
+    if store is not None:
+        store.keep(key, folder)
+    return folder
+
+
+def _from_cache(store: cache.Cache, key: str, directory: str | Path) -> bool:
+    """Puts a module that was compiled before in its place, if it is still there and whole."""
+    try:
+        with replacing(directory) as folder:
+            if not store.copy(key, folder):
+                raise LookupError(key)
+    except LookupError:
+        return False
+    return True

@@ -195,16 +195,18 @@ class Model:
     def compile(
         self,
         weights: Weights = None,
+        directory: str | Path | None = None,
         *,
         target: str = "native",
         precision: Literal["f32", "bf16", "high"] = "f32",
         threads: int | None = None,
         progress: Callable[[str], None] = lambda stage: None,
     ) -> Module:
-        """Compiles to a module, opened and ready to call; `module.save(directory)` keeps it.
+        """Compiles to a module, opened and ready to call.
 
         Args:
             weights: a safetensors file or a mapping path -> array; None draws them from the initialisers.
+            directory: the module's folder; None is one that goes with the module (`module.save` keeps it).
             target: `native` (this machine), `x86-64-v3`, `x86-64-v4`, or a level plus extensions.
             precision: what products are computed in. `bf16` also stores values between kernels so; `high` splits f32
                 into two bf16 (16 bits of mantissa). Inputs, outputs and weights keep their types. Both need a CPU
@@ -220,12 +222,16 @@ class Model:
         """
         progress("loading weights")
         arrays = self.weights(weights)
-        compiled = driver.compile_graph(
-            self.graph, arrays, target=target, precision=precision, progress=progress
+        if directory is None:
+            folder = tempfile.TemporaryDirectory(prefix="graphc-")
+            place = Path(folder.name) / self.name
+        else:
+            folder, place = None, Path(directory)
+        driver.compile_graph(
+            self.graph, arrays, place, target=target, precision=precision, progress=progress
         )
-        progress("linking")
-        folder = tempfile.TemporaryDirectory(prefix="graphc-")
-        directory = compiled.write(Path(folder.name) / self.name)
-        module = open_module(directory, threads=threads)
-        weakref.finalize(module, folder.cleanup)
+        progress("opening")
+        module = open_module(place, threads=threads, verify=False)  # it was written just now
+        if folder is not None:
+            weakref.finalize(module, folder.cleanup)
         return module

@@ -173,3 +173,14 @@ def test_nan_propagates(module):
     image = np.zeros((1, 1, 28, 28), np.float32)
     image[0, 0, 14, 14] = np.nan
     assert np.isnan(module(image=image)["logits"]).all()
+
+
+def test_a_module_that_is_replaced_while_it_is_open_is_the_new_one(tmp_path: Path) -> None:
+    found = []
+    for shift in (1, 2, 3):
+        (tmp_path / "m.nn").write_text(
+            f"model M {{\n    input x: f32[N]\n    output y = x + {shift}.0\n}}\n"
+        )
+        found.append(graphc.load(tmp_path / "m.nn").compile(directory=tmp_path / "module"))
+    x = np.zeros(2, np.float32)
+    assert [module(x=x)["y"][0] for module in found] == [1, 2, 3]

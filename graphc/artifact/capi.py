@@ -65,6 +65,27 @@ class _Info(ctypes.Structure):
     )
 
 
+_loaded: dict[str, tuple[int, int]] = {}
+"""Names that libraries were loaded under in this process, with their device and inode."""
+
+
+def _name_for(library: str) -> str:
+    """A name to load a library by.
+
+    The dynamic linker goes by names first: under one that it knows it would hand out the library that was there before,
+    so a replaced file gets another spelling of its path.
+
+    Raises OSError where there is no such file.
+    """
+    about = os.stat(library)
+    folder, file = os.path.split(library)
+    name = library
+    while _loaded.setdefault(name, (about.st_dev, about.st_ino)) != (about.st_dev, about.st_ino):
+        folder = os.path.join(folder, ".")
+        name = os.path.join(folder, file)
+    return name
+
+
 class Handle:
     """An open model. It is closed when the last reference goes, so never while a call holds one.
 
@@ -82,7 +103,7 @@ class Handle:
         """
         self.pointer: int | None = None
         try:
-            lib = ctypes.CDLL(library, mode=os.RTLD_NOW | os.RTLD_LOCAL)
+            lib = ctypes.CDLL(_name_for(library), mode=os.RTLD_NOW | os.RTLD_LOCAL)
             address, size = ctypes.c_void_p, ctypes.c_size_t
             lib.graphc_module_info.restype = ctypes.POINTER(_Info)
             info: _Info = lib.graphc_module_info().contents

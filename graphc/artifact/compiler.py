@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from graphc.artifact import cache
 from graphc.artifact.errors import ModuleCompilerError, ModuleSpecError
 from graphc.artifact.header import NATIVE
 
@@ -149,6 +150,19 @@ def link_module(module_c: str, objects: Sequence[bytes]) -> bytes:
 @functools.lru_cache(maxsize=4)
 def _runtime_objects(compiler: tuple[str, ...]) -> dict[str, bytes]:
     """The runtime's objects by name; the same for every module, so compiled once per process."""
+    store = cache.find()
+    program = os.stat(shutil.which(compiler[0]) or compiler[0])
+    parts = (*compiler, str(program.st_mtime_ns), str(program.st_size), *_COMPILE, *_machine())
+    key = "" if store is None else cache.key_of("runtime", parts)
+    found = None if store is None else store.read(key)
+    if found is None:
+        found = _compiled_runtime(compiler)
+        if store is not None:
+            store.write(key, found)
+    return found
+
+
+def _compiled_runtime(compiler: tuple[str, ...]) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory(prefix="graphc-") as folder:
         work = Path(folder)
         for name in (*RUNTIME, "api.h", "internal.h"):

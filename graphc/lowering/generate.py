@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from graphc.artifact import cache
 from graphc.artifact.spec import (
     DimSpec,
     FaultInfo,
@@ -80,14 +81,30 @@ def generate(
     weights, offsets = _weights(graph, plan, kernels, parameters)
     functions = functions_of(plan, kernels)
     faults, fault_ids = _faults(plan)
-    objects = compile_objects(
-        _partitions(
-            functions, cpu, lambda: emit_main(graph, plan.calls, functions, fault_ids, offsets)
+    objects = _objects(
+        (print_graph(graph), cpu.name, precision),
+        lambda: compile_objects(
+            _partitions(
+                functions, cpu, lambda: emit_main(graph, plan.calls, functions, fault_ids, offsets)
+            ),
+            cpu,
         ),
-        cpu,
     )
     spec = _spec(graph, plan, functions, weights, faults, cpu)
     return replace(spec, precision="f32" if note else precision, note=note), objects
+
+
+def _objects(parts: Sequence[str], make: Callable[[], list[bytes]]) -> list[bytes]:
+    """The object code of a fused graph, from the cache if it was compiled before with whatever weights."""
+    store = cache.find()
+    if store is None:
+        return make()
+    key = cache.key_of("objects", parts)
+    files = store.read(key)
+    if files is None:
+        files = {f"{i}.o": data for i, data in enumerate(make())}
+        store.write(key, files)
+    return [files[f"{i}.o"] for i in range(len(files))]
 
 
 def _static_slots(node: Node, graph: Graph, static: frozenset[int]) -> frozenset[int]:
@@ -146,7 +163,8 @@ def _partitions(
     functions: Sequence[Function], cpu: CpuTarget, main: Callable[[], Any]
 ) -> Iterator[dict[str, Any]]:
     """The distinct functions, emitted a few at a time, and last `graphc_main`."""
-    distinct = [each for function in dict.fromkeys(functions) for each in function.every()]
+    named = {function.symbol: function for function in functions}
+    distinct = [each for function in named.values() for each in function.every()]
     for start in range(0, len(distinct), _PER_OBJECT):
         chunk = distinct[start : start + _PER_OBJECT]
         yield {function.symbol: emit_function(function, cpu) for function in chunk}

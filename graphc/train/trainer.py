@@ -134,14 +134,15 @@ class Trainer:
         threads: int | None,
         progress: Callable[[str], None],
     ) -> Module:
-        compiled = driver.compile_graph(
+        folder = driver.compile_graph(
             graph,
             self._fixed,
+            Path(self._folder.name) / name,
             target=target,
             state=self._state if name == STEP else None,
             progress=lambda stage: progress(f"{name}: {stage}"),
         )
-        return open_module(compiled.write(Path(self._folder.name) / name), threads=threads)
+        return open_module(folder, threads=threads, verify=False)
 
     # ---- Steps --------------------------------------------------------------------------------
 

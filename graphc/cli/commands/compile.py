@@ -77,8 +77,10 @@ def command(
             folder = step.save(output)
             module = graphc.open(folder)
         else:
-            module = loaded.compile(weights, target=target, precision=precision, progress=stage)
-            folder = module.save(output)
+            module = loaded.compile(
+                weights, output, target=target, precision=precision, progress=stage
+            )
+            folder = module.path
     seconds = time.perf_counter() - start
     sizes = {f.name: f.stat().st_size for f in sorted(folder.iterdir()) if f.is_file()}
     if as_json:
