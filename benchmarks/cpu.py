@@ -15,10 +15,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import machine
-from duel import Contender, ContenderError, duel
+from duel import KNOWS, Contender, ContenderError, duel, precision_of
 from generated import generate
 from prepare import Prepared, prepare_apart, version
-from results import OURS, Outcome, Row, as_json, record, show, today
+from results import OURS, TOLERANCES, Outcome, Row, as_json, record, show, today
 from workloads import NETWORKS, QUICK, WORKLOADS, Workload
 
 PEERS = {
@@ -49,6 +49,12 @@ def arguments() -> argparse.Namespace:
         type=int,
         metavar="SEED",
         help="of `random`: ten shapes, three networks (default: the date)",
+    )
+    add(
+        "--precision",
+        choices=list(TOLERANCES),
+        default="f32",
+        help="of ours, and of the peers that have it: bf16 is for OpenVINO alone (default: f32)",
     )
     add("--target", default="native", help="what ours is compiled for (default: native)")
     add(
@@ -87,7 +93,8 @@ def chosen_workloads(given: argparse.Namespace) -> list[Workload]:
 
 def chosen_peers(given: argparse.Namespace) -> list[str]:
     """The peers asked for that are installed; says which are not."""
-    asked = given.peers.split(",") if given.peers else list(PEERS)[: 2 if given.quick else None]
+    usual = [p for p in PEERS if given.precision != "bf16" or p in KNOWS["bf16"]]
+    asked = given.peers.split(",") if given.peers else usual[: 2 if given.quick else None]
     if unknown := [p for p in asked if p not in PEERS]:
         raise SystemExit(f"no such peer: {', '.join(unknown)} (there are {', '.join(PEERS)})")
     for peer in asked:
@@ -104,12 +111,13 @@ def start(
     kind: str, files: Prepared, given: argparse.Namespace
 ) -> tuple[Contender | None, Outcome]:
     """A contender whose outputs have been compared with the expected ones."""
+    precision = precision_of(kind, files.precision)
     try:
         contender = Contender(kind, files, given.threads, urgent=given.urgent)
     except ContenderError as error:
         return None, Outcome(problem=str(error))
     try:
-        return contender, Outcome(error=contender.error(files.expected))
+        return contender, Outcome(error=contender.error(files.expected), precision=precision)
     except ContenderError as error:
         contender.close()
         return None, Outcome(problem=str(error))
@@ -119,7 +127,7 @@ def measure(workload: Workload, peers: Iterable[str], given: argparse.Namespace)
     """Builds, checks and times one workload."""
     row = Row(workload.name)
     try:
-        files = prepare_apart(workload, given.target, reuse=given.reuse)
+        files = prepare_apart(workload, given.target, given.precision, reuse=given.reuse)
     except RuntimeError as error:
         row.outcomes[OURS] = Outcome(problem=str(error))
         return row
@@ -154,7 +162,7 @@ def main() -> int:
     facts = {
         "machine": f"{machine.processor()}; {machine.memory()}",
         "versions": machine.versions(PEERS[p] for p in peers),
-        "settings": f"f32, {given.threads} threads, target {given.target}, {given.rounds} blocks each"
+        "settings": f"{given.precision}, {given.threads} threads, target {given.target}, {given.rounds} blocks each"
         + (", at real-time priority" if given.urgent else ""),
         "seed of the random ones": str(given.random),
         "stolen by the hypervisor": f"{(machine.stolen() - stolen) / 100:.1f} s in this run",

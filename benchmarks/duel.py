@@ -21,7 +21,14 @@ from prepare import BUILD, Prepared
 BLOCK_SECONDS = 0.06  # short ones find gaps in what else the machine does
 CONTENDED = 0.03  # share of a block spent waiting for a processor above which it does not count
 ENOUGH = 3  # blocks that must count for a result to be one
+KNOWS = {"bf16": ("graphc", "openvino"), "high": ("graphc",)}
+"""Who has which precision besides f32."""
 TRIES = 5  # blocks tried for one that counts before giving up
+
+
+def precision_of(kind: str, precision: str) -> str:
+    """What a contender computes in: peers that lack a precision use f32."""
+    return precision if kind in KNOWS.get(precision, ()) else "f32"
 
 
 class ContenderError(Exception):
@@ -63,6 +70,7 @@ class Contender:
             "kind": kind,
             "name": files.workload.name,
             "threads": threads,
+            "precision": precision_of(kind, files.precision),
             "module": str(files.module),
             "onnx": str(files.onnx),
             "weights": str(files.weights),

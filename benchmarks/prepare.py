@@ -1,7 +1,8 @@
 """Makes what the contenders load, in `build/bench/`: weights, inputs, expected outputs, ONNX file, compiled module.
 
-Everything is kept until what it was made from changes (content hashes). Run as a program, with a workload's name and a
-target, it makes what is missing in a process of its own: the one that times never imports PyTorch or the compiler.
+Everything is kept until what it was made from changes (content hashes). Run as a program, with a workload's name, a
+target and a precision, it makes what is missing in a process of its own: the one that times never imports PyTorch or
+the compiler.
 """
 
 from __future__ import annotations
@@ -48,20 +49,21 @@ def _compiler() -> str:
 class Prepared:
     """Where the files of one workload are, and whether they are up to date."""
 
-    def __init__(self, workload: Workload, target: str) -> None:
+    def __init__(self, workload: Workload, target: str, precision: str = "f32") -> None:
         folder = BUILD / workload.model
         own = folder / workload.variant
-        self.workload, self.target = workload, target
+        self.workload, self.target, self.precision = workload, target, precision
         self.weights = folder / "weights.safetensors"
         self.feeds = own / "feeds.npz"
         self.expected = own / "expected.npz"
         self.onnx = own / "model.onnx"
-        self.module = own / f"module-{target}"
+        self.module = own / f"module-{target}-{precision}"
         twin = _hash(
             workload.twin, workload.twin_file.read_text(encoding="utf-8"), version("torch"), SEED
         )
         run = _hash(twin, workload.feeds)
-        module = _hash(twin, workload.source, workload.settings, workload.dims, target, _compiler())
+        model = _hash(twin, workload.source, workload.settings, workload.dims)
+        module = _hash(model, target, precision, _compiler())
         self._keys = {
             self.weights: twin,
             self.feeds: run,
@@ -107,16 +109,16 @@ class Prepared:
         key.write_text(json.dumps(note), encoding="utf-8")
 
 
-def prepare(workload: Workload, target: str) -> None:
+def prepare(workload: Workload, target: str, precision: str) -> None:
     """Makes every file of a workload that is missing or outdated."""
-    files = Prepared(workload, target)
+    files = Prepared(workload, target, precision)
     files.make(files.weights, lambda path: _save_weights(workload, path))
     files.make(files.feeds, lambda path: np.savez(path, **workload.draw()))
     if not (files.fresh(files.expected) and files.fresh(files.onnx)):
         twin, arguments = load_twin(workload, files.weights), tensors(workload.draw())
         files.make(files.expected, lambda path: np.savez(path, *outputs(twin(*arguments))))
         files.make(files.onnx, lambda path: _export(twin, arguments, path))
-    files.make(files.module, lambda path: _compile(workload, files.weights, target, path))
+    files.make(files.module, lambda path: _compile(files, path))
 
 
 def load_twin(workload: Workload, weights: Path) -> Any:
@@ -169,23 +171,26 @@ def _export(twin: Any, arguments: tuple[Any, ...], path: Path) -> None:
     torch.onnx.export(twin, arguments, str(path), dynamo=False, opset_version=18)
 
 
-def _compile(workload: Workload, weights: Path, target: str, path: Path) -> None:
+def _compile(files: Prepared, path: Path) -> None:
     import graphc
 
+    workload = files.workload
     source = path.parent / f"{workload.model}.nn"
     source.write_text(workload.source, encoding="utf-8")
     model = graphc.load(source, dims=workload.dims, **workload.settings)
-    model.compile(weights, target=target).save(path)
+    model.compile(files.weights, target=files.target, precision=files.precision).save(path)
 
 
-def prepare_apart(workload: Workload, target: str, *, reuse: bool = False) -> Prepared:
+def prepare_apart(
+    workload: Workload, target: str, precision: str, *, reuse: bool = False
+) -> Prepared:
     """Like `prepare`, in another process; with `reuse` a module of an older compiler will do.
 
     Raises RuntimeError with the end of its output when that fails.
     """
-    files = Prepared(workload, target)
+    files = Prepared(workload, target, precision)
     if not files.complete and not (reuse and files.usable):
-        command = [sys.executable, "-W", "ignore", __file__, workload.name, target]
+        command = [sys.executable, "-W", "ignore", __file__, workload.name, target, precision]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             lines = [x for x in (done.stdout + done.stderr).splitlines() if x.strip()]
@@ -194,4 +199,4 @@ def prepare_apart(workload: Workload, target: str, *, reuse: bool = False) -> Pr
 
 
 if __name__ == "__main__":
-    prepare(find(sys.argv[1]), sys.argv[2])
+    prepare(find(sys.argv[1]), sys.argv[2], sys.argv[3])

@@ -1,7 +1,7 @@
 """One contender in a process of its own: loads a model once, then runs it on request.
 
-Takes its job as JSON in the first argument: `kind`, `name` (of the workload), `threads`, and the paths `module`,
-`onnx`, `weights`, `feeds`. Speaks JSON lines on standard input and output: {"do": "run", "calls": n} answers
+Takes its job as JSON in the first argument: `kind`, `name` (of the workload), `threads`, `precision`, and the paths
+`module`, `onnx`, `weights`, `feeds`. Speaks JSON lines on standard input and output: {"do": "run", "calls": n} answers
 {"seconds": per call, "waited": share of the time that its threads sat in the run queue}; {"do": "result", "path": p}
 saves the outputs as .npz.
 """
@@ -51,7 +51,7 @@ def openvino(job: Job, feeds: Arrays) -> Runner:
     settings = {
         "INFERENCE_NUM_THREADS": job["threads"],
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",  # bf16 is its default where the machine has it
+        "INFERENCE_PRECISION_HINT": job["precision"],
     }
     request = ov.Core().compile_model(job["onnx"], "CPU", settings).create_infer_request()
     arrays = list(feeds.values())
