@@ -114,7 +114,16 @@ class Checkpoints:
     def load(self, link: str = LAST) -> Checkpoint | None:
         """The last or best checkpoint, or None when there is none. Raises CheckpointError when it is damaged."""
         path = self.target(link)
-        return None if path is None else load(path)
+        if path is None:
+            return None
+        try:
+            return load(path)
+        except CheckpointError as error:
+            others = sorted(p.name for p in self.folder.glob("step-*") if p.name != path.name)
+            if not others:
+                raise
+            again = f"ln -sfn {others[-1]} {self.folder / link}"
+            raise CheckpointError(f"{error}; to use the one before: {again}") from error
 
     def clean(self) -> None:
         """Removes what a process that died has left half-written."""

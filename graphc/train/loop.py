@@ -20,7 +20,7 @@ import numpy as np
 from graphc.train import checkpoint as ck
 from graphc.train.batches import Batch, Loader
 from graphc.train.data.dataset import Dataset, Stream, split
-from graphc.train.data.fit import is_float
+from graphc.train.data.fit import first_row, is_float
 from graphc.train.data.sources import Data, Given, open_data
 from graphc.train.errors import CheckpointError, DataError, DivergedError, StateError, TrainError
 from graphc.train.files import copy_whole, only_writer
@@ -317,13 +317,25 @@ class _Loop:
         text = f"{what} in epoch {self.epoch + 1}, batch {number}, after {self.steps} steps"
         if where:
             text += f"; the first such number is in {where}"
-        if batch is not None and not isinstance(self._loader.data, Stream):
-            places = ", ".join(self._loader.data.where(int(r)) for r in batch.rows[:3])
-            text += f"; the batch begins with {places}"
+        if batch is not None:
+            text += f"; {self._suspects(batch)}"
         last = None if self._checkpoints is None else self._checkpoints.target(ck.LAST)
         if last is not None:
             text += f"; the last checkpoint is {last}"
         return DivergedError(text, self.steps, self.epoch + 1, number, where or None)
+
+    def _suspects(self, batch: Batch) -> str:
+        """Rows with inputs that are not finite, or else the first rows of the batch."""
+
+        def place(i: int) -> str:
+            data, row = self._loader.data, int(batch.rows[i])
+            return f"sample {row}" if isinstance(data, Stream) else data.where(row)
+
+        for name, array in batch.arrays.items():
+            row = first_row(~np.isfinite(array)) if is_float(array.dtype) else None
+            if row is not None:
+                return f"the input `{name}` of {place(row)} is not finite"
+        return f"the batch begins with {', '.join(place(i) for i in range(min(3, len(batch))))}"
 
     def _validate(self, asked: Asked) -> dict[str, float]:
         """Means and metrics of the validation data, as `val_...`."""

@@ -104,6 +104,20 @@ def test_damage_is_found(tmp_path: Path, file: str, change: object, message: str
     assert str(tmp_path) in str(caught.value)
 
 
+def test_a_damaged_last_checkpoint_leaves_a_way(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    for step in (1, 2):
+        checkpoints.save(step, STATE, WEIGHTS, {"at": step})
+    (tmp_path / "step-00000002" / "state.safetensors").write_bytes(b"")
+    with pytest.raises(
+        CheckpointError, match=r"damaged: .*; to use .*: (ln -sfn \S+ \S+)$"
+    ) as caught:
+        checkpoints.load()
+    subprocess.run(str(caught.value).split(": ")[-1].split(), check=True)
+    found = checkpoints.load()
+    assert found is not None and found.record == {"at": 1}
+
+
 def test_a_link_that_leaves_the_folder_is_none(tmp_path: Path) -> None:
     Checkpoints(tmp_path / "a").save(7, STATE, WEIGHTS, {})
     (tmp_path / "b").mkdir()

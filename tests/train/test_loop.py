@@ -253,7 +253,28 @@ def test_a_loss_that_is_not_finite_stops_and_says_where(tmp_path: Path) -> None:
     error = caught.value
     assert (error.step, error.epoch, error.batch, error.where) == (0, 1, 1, "divide of `norm`")
     assert "the loss is nan in epoch 1, batch 1, after 0 steps" in str(error)
-    assert "divide of `norm`" in str(error) and "data[0], data[1]" in str(error)
+    assert "divide of `norm`" in str(error)
+    assert "the input `x` of data[7] is not finite" in str(error)
+
+
+def test_a_loss_that_explodes_names_the_batch() -> None:
+    class Explodes(FakeStep):
+        def run(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+            results = super().run(batch)
+            return {**results, "loss": np.array(np.inf)} if self.runs == 8 else results
+
+    message = (
+        r"the loss is inf in epoch 2, batch 2, after 7 steps; the batch begins with data\[16\], "
+    )
+    with pytest.raises(DivergedError, match=message):
+        fit(Explodes(), DATA, epochs=3, batch=16, shuffle=False)
+
+    class Rows:
+        def __iter__(self) -> Iterator[dict[str, object]]:
+            return ({"x": x, "label": 0} for x in DATA["x"])
+
+    with pytest.raises(DivergedError, match="begins with sample 16, sample 17"):
+        fit(Explodes(), Rows(), epochs=3, batch=16)
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
