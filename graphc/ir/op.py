@@ -151,6 +151,9 @@ class Op:
     )
     spatial_result: ClassVar[bool] = True  # and whether its result has it
     alias: ClassVar[bool] = False  # the operand's bytes under another shape: reshape
+    strided_operands: ClassVar[int] = (
+        0  # of a composite: so many, from the first, are read many times, through transposes only
+    )
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
         """Result types. Raises OpError, naming both shapes, when the operands do not fit."""

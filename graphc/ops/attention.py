@@ -35,6 +35,7 @@ class Attention(Composite):
     expensive: ClassVar[bool] = True
     operand_names: ClassVar[tuple[str, ...]] = ("q", "k", "v", "mask")
     required: ClassVar[int] = 3
+    strided_operands: ClassVar[int] = 3
     scale: float
     causal: bool = False
 

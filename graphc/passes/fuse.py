@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from graphc.ir.dim import names_of
 from graphc.ir.graph import Graph, GraphBuilder, Node, Value
 from graphc.ir.op import Pattern
-from graphc.ops import BroadcastInDim, Fusion, Input, Scan
+from graphc.ops import BroadcastInDim, Fusion, Input, Scan, Transpose
 from graphc.passes.static import open_ended
 
 MAX_MEMBERS = 64  # keeps kernels readable and their compile time bounded
@@ -204,14 +204,17 @@ class _Fuser:
         if group.root is not None:
             return reader.root is None and self._is_epilogue(group, reader)
         if reader.root is not None:
-            return self._feeds_root_well(reader, [u for u, _ in uses])
+            return self._feeds_root_well(reader, [u for u, _ in uses]) and self._read_strided(
+                group, reader.root
+            )
         return self._computed_once(group, [u for u, _ in uses])
 
     def _is_epilogue(self, group: _Group, reader: _Group) -> bool:
         """Every node of `reader` that depends on the root's result is elementwise on it, or places the end."""
         assert group.root is not None
         shape = self.graph.node(group.output).types[0].shape
-        may_place = group.root.op.pattern in (Pattern.CONTRACT, Pattern.WINDOW)
+        op = group.root.op
+        may_place = op.pattern in (Pattern.CONTRACT, Pattern.WINDOW) or bool(op.strided_operands)
         dependent = {group.output}
         for id in sorted(reader.members):
             node = self.graph.node(id)
@@ -233,6 +236,13 @@ class _Fuser:
             u.id not in before and u.id != reader.root.id and u.op.pattern is Pattern.ELEMENTWISE
             for u in users
         )
+
+    def _read_strided(self, group: _Group, root: Node) -> bool:
+        """Whether the root's operands that are read many times stay transposes of memory."""
+        first = root.op.strided_operands
+        if not any(v.node == group.output for v in root.operands[:first]):
+            return True
+        return all(isinstance(self.graph.node(id).op, Transpose) for id in group.members)
 
     def _ancestors_in(self, group: _Group, node: Node) -> set[int]:
         found: set[int] = set()

@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph
 from graphc.ir.op import Op
 from graphc.ir.types import TensorType
 from graphc.ir.verify import verify
-from graphc.ops import LayerNorm, LogSoftmax, Softmax
+from graphc.ops import Attention, LayerNorm, LogSoftmax, Softmax
 from graphc.passes.batch_norm import fold_batch_norm
 from graphc.passes.bodies import everywhere
 from graphc.passes.canonicalise import canonicalise
@@ -70,14 +71,26 @@ Observer = Callable[[str, Graph], None]
 
 
 def row_kernels(op: Op, operands: Sequence[TensorType]) -> bool:
-    """The composites that row kernels take whole: normalisations over the innermost dimensions."""
+    """The composites that kernels take whole: normalisations over the innermost dimensions, and attention."""
     if isinstance(op, (Softmax, LogSoftmax)):
         return op.axis == operands[0].rank - 1
+    if isinstance(op, Attention):
+        q, k, v, *_ = operands
+        sizes = (*q.shape, *k.shape[2:], v.shape[3])
+        fixed = isinstance(q.shape[3], int) and isinstance(v.shape[3], int)
+        return q.dtype in (DType.F32, DType.F64) and fixed and 0 not in sizes
     return isinstance(op, LayerNorm)
 
 
 def passes(keep: Keep = row_kernels, *, tiles: bool = False) -> tuple[Pass, ...]:
-    """The pipeline for a target that keeps the composites `keep` says; `tiles`: products take channels in pairs."""
+    """The pipeline for a target that keeps the composites `keep` says.
+
+    `tiles`: products take channels in pairs, also those of attention, which falls apart into them.
+    """
+
+    def kept(op: Op, operands: Sequence[TensorType]) -> bool:
+        return keep(op, operands) and not (tiles and op.strided_operands)
+
     whole = (
         Pass("merge-loops", merge),
         Pass("canonicalise", canonicalise),
@@ -88,7 +101,7 @@ def passes(keep: Keep = row_kernels, *, tiles: bool = False) -> tuple[Pass, ...]
         Pass("dead-code", remove_dead_code),
         Pass("loops", lighten),
         Pass("layout", channels_last),
-        Pass("decompose", lambda graph: decompose(graph, keep)),
+        Pass("decompose", lambda graph: decompose(graph, kept)),
         Pass("transposes", lambda graph: tidy(sink_transposes(tidy(graph)))),
         Pass("split-products", split_products),
         Pass("fill-holes", fill_holes),

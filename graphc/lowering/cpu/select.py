@@ -6,6 +6,7 @@ from functools import partial
 
 from graphc.ir.graph import Node
 from graphc.ir.op import Pattern
+from graphc.lowering.cpu.families.attentions import select_attention
 from graphc.lowering.cpu.families.convolutions import select_convolution
 from graphc.lowering.cpu.families.long_products import select_long_product
 from graphc.lowering.cpu.families.pooling import select_pooling
@@ -18,6 +19,7 @@ from graphc.lowering.cpu.generic import columns, map, reduce, rows
 from graphc.lowering.cpu.kernel import Kernel
 from graphc.lowering.cpu.loop import select_scan
 from graphc.ops import (
+    Attention,
     AvgPool,
     ConvGeneral,
     ConvWeightGradient,
@@ -51,6 +53,8 @@ def _select_root(fusion: Fusion, static: frozenset[int], target: CpuTarget) -> K
     root = root_of(fusion)
     if root is None:
         return None
+    if isinstance(root.op, Attention):
+        return select_attention(fusion, root, target)
     if isinstance(root.op, (ConvGeneral, DotGeneral)):
         tiles = select_tiles(fusion, root, static, target)
         if tiles is not None:
@@ -69,8 +73,8 @@ def _select_root(fusion: Fusion, static: frozenset[int], target: CpuTarget) -> K
 
 
 def root_of(fusion: Fusion) -> Node | None:
-    """The contraction or window a fusion is built around, if any."""
+    """The contraction, window or attention a fusion is built around, if any."""
     for node in fusion.body.nodes:
-        if node.op.pattern in _ROOTS:
+        if node.op.pattern in _ROOTS or isinstance(node.op, Attention):
             return node
     return None

@@ -26,6 +26,7 @@ __all__ = [
     "cos",
     "erf",
     "exp",
+    "exp2_nonpositive",
     "expm1",
     "floor",
     "is_nan",
@@ -218,6 +219,32 @@ def exp(x: Expr) -> Expr:
     # 2^n in two factors: either alone stays within the normal exponents.
     half = bind(floor(n * c(0.5)))
     return bind((p + c(1.0)) * _scale(half, dtype) * _scale(n - half, dtype))
+
+
+# Cephes exp2f: (2^r - 1) / r for |r| <= 1/2.
+_EXP2 = (
+    1.535336188319500e-4,
+    1.339887440266574e-3,
+    9.618437357674640e-3,
+    5.550332471162809e-2,
+    2.402264791363012e-1,
+    6.931472028550421e-1,
+)
+
+
+def exp2_nonpositive(x: Expr) -> Expr:
+    """``2**x`` of a float32 of at most 0, as a softmax needs it: zero where it would be denormal."""
+    c = _constants(x, "exp2")
+    lanes = lanes_of(x)
+    x = bind(x)
+    least = c(-126.0)
+    clamped = bind(select(x < least, least, x))
+    n = bind(round_even(clamped))
+    power = bind(_horner(bind(clamped - n), _EXP2) * (clamped - n) + c(1.0))
+    # 2^n is added to the exponent: the power is between 0.7 and 1.5, and the sum normal.
+    shifted = cast(n, "int32") << const(_MANTISSA["float32"], "int32", lanes)
+    result = _reinterpret(_reinterpret(power, "int32") + shifted, "float32")
+    return bind(select(x < least, c(0.0), result))
 
 
 def expm1(x: Expr) -> Expr:

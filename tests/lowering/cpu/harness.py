@@ -19,6 +19,8 @@ from graphc.lowering.cpu.features import CpuTarget, detect_host, parse_target
 _LAUNCHER = r"""
 #include <pthread.h>
 #include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
 typedef struct { void *sync; int32_t num_task; } Env;
 typedef int (*Body)(int, Env *, void *);
 typedef struct { Body body; void *data; int id; Env env; int rc; } Task;
@@ -36,8 +38,33 @@ static int launch(Body body, void *data, int wanted) {
   for (int i = 0; i < tasks; i++) { if (i) pthread_join(threads[i], 0); rc |= all[i].rc; }
   return rc;
 }
+/* Workspace full of NaN, with room to notice what is written behind its end. */
+enum { GUARD = 256 };
+extern void *(*__TVMBackendAllocWorkspace)(int, int, uint64_t, int, int) __attribute__((weak));
+extern int (*__TVMBackendFreeWorkspace)(int, int, void *) __attribute__((weak));
+static void *room(int device, int id, uint64_t bytes, int code, int bits) {
+  uint64_t whole = (bytes + 63) / 64 * 64;
+  unsigned char *p = aligned_alloc(64, whole + 64 + GUARD);
+  (void)device, (void)id, (void)code, (void)bits;
+  memset(p, 0xff, whole + 64 + GUARD);
+  memcpy(p, &whole, sizeof whole);
+  return p + 64;
+}
+static int leave(int device, int id, void *memory) {
+  unsigned char *p = (unsigned char *)memory - 64;
+  uint64_t whole;
+  (void)device, (void)id;
+  memcpy(&whole, p, sizeof whole);
+  for (int i = 0; i < GUARD; i++) if (p[64 + whole + i] != 0xff) abort();
+  free(p);
+  return 0;
+}
 void harness_threads(int n) { tasks = n < 1 ? 1 : n > 16 ? 16 : n; }
-void harness_init(void) { if (&__TVMBackendParallelLaunch) __TVMBackendParallelLaunch = launch; }
+void harness_init(void) {
+  if (&__TVMBackendParallelLaunch) __TVMBackendParallelLaunch = launch;
+  if (&__TVMBackendAllocWorkspace) __TVMBackendAllocWorkspace = room;
+  if (&__TVMBackendFreeWorkspace) __TVMBackendFreeWorkspace = leave;
+}
 """
 
 HOST_FLAGS = detect_host()

@@ -193,3 +193,15 @@ def test_wrong_dtype_is_refused() -> None:
 
 def test_targets_of_this_machine_are_named() -> None:
     assert any(can_run(t) for t in TARGETS)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=target_id)
+def test_powers_of_two_below_one(target: object) -> None:
+    x = grid("float32")
+    x = np.resize(x[~(x > 0)], x.size)
+    got = evaluate(vmath.exp2_nonpositive, [x], target, 4)
+    if got is not None:
+        with np.errstate(all="ignore"):
+            want = np.exp2(x.astype("float64"))
+        assert_close(got, want, 2.5e-7, float(np.finfo("float32").tiny))
+        assert (got[x < -126] == 0).all() and (got[x == 0] == 1).all()

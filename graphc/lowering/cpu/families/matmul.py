@@ -70,6 +70,7 @@ __all__ = [
     "choose_matmul",
     "emit_matmul",
     "scratch_bytes",
+    "transposed",
 ]
 
 
@@ -455,7 +456,7 @@ def _copy_panel(
                 for i, vector in enumerate(vectors):
                     copy.store(vector, (k, first + i))
                 continue
-            for i, vector in enumerate(_transpose(vectors)):
+            for i, vector in enumerate(transposed(vectors)):
                 copy.store(vector, (k + i, first))
 
     def narrow(k: Extent, width: int) -> None:
@@ -468,7 +469,7 @@ def _copy_panel(
     along(spec.k, lanes, narrow)
 
 
-def _transpose(vectors: Sequence[Expr]) -> list[Expr]:
+def transposed(vectors: Sequence[Expr]) -> list[Expr]:
     """Transposes a square of lanes by interleaving halves log2 times (a perfect shuffle network)."""
     lanes = len(vectors)
     current = list(vectors)
