@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from graphc.train.data import open_data, split
+    from graphc.train.epochs import Run
     from graphc.train.errors import CheckpointError, DataError, DivergedError, TrainError
+    from graphc.train.evaluation import evaluate
     from graphc.train.history import History
-    from graphc.train.loop import Run, fit
+    from graphc.train.loop import fit
     from graphc.train.ports import Port
     from graphc.train.stopping import EarlyStopping
     from graphc.train.trainer import Trainer
@@ -30,9 +32,10 @@ _HOME = {
     "EarlyStopping": "stopping",
     "History": "history",
     "Port": "ports",
-    "Run": "loop",
+    "Run": "epochs",
     "TrainError": "errors",
     "Trainer": "trainer",
+    "evaluate": "evaluation",
     "fit": "loop",
     "open_data": "data",
     "split": "data",
@@ -49,6 +52,7 @@ __all__ = [
     "Run",
     "TrainError",
     "Trainer",
+    "evaluate",
     "fit",
     "open_data",
     "split",

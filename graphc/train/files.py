@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from graphc.artifact.folder import copy_file, sync
 from graphc.train.errors import TrainError
 
 LOCK = ".lock"
+
+_LEFTOVER = re.compile(r"\.[\w.]+\.\d+\.new")
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -48,6 +51,13 @@ def point(link: Path, name: str) -> None:
     finally:
         fresh.unlink(missing_ok=True)
     sync(link.parent)
+
+
+def clean(folder: Path) -> None:
+    """Removes what a process that died has left of `write_whole` and `copy_whole`."""
+    for path in folder.glob(".*.new"):
+        if _LEFTOVER.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ import pytest
 from graphc.train import checkpoint
 from graphc.train.checkpoint import Checkpoints, load
 from graphc.train.errors import CheckpointError, TrainError
-from graphc.train.files import only_writer, write_whole
+from graphc.train.files import clean, only_writer, write_whole
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = {
@@ -250,6 +250,13 @@ with only_writer(Path({str(tmp_path / "out")!r})):
     other.communicate()
     with only_writer(tmp_path / "out"):
         pass
+
+
+def test_leftovers_of_a_killed_writer_go(tmp_path: Path) -> None:
+    for name in (".history.csv.123.new", ".weights.safetensors.9.new", ".mine.new", "a.1.new"):
+        (tmp_path / name).write_text("")
+    clean(tmp_path)
+    assert names(tmp_path) == [".mine.new", "a.1.new"]
 
 
 def test_a_text_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,9 @@ from graphc.artifact.safetensors_io import read_safetensors
 from graphc.train import checkpoint as ck
 from graphc.train.checkpoint import load
 from graphc.train.errors import CheckpointError, DataError, DivergedError, TrainError
+from graphc.train.evaluation import evaluate
 from graphc.train.loop import fit
-from graphc.train.metrics import MetricError
+from graphc.train.metrics import ConfusionMatrix, MetricError
 from graphc.train.progress import Silent
 from graphc.train.stopping import EarlyStopping
 from tests.train.fake import PORTS, FakeStep, blobs
@@ -358,6 +359,17 @@ def test_moving_averages_are_exported(tmp_path: Path) -> None:
     np.testing.assert_array_equal(exported["fc.bias"], step.weights(average=True)["fc.bias"])
     found = load(tmp_path / "checkpoints" / "last")
     np.testing.assert_array_equal(found.state["fc.bias"], step.state()["fc.bias"])
+
+
+def test_evaluation_is_what_validation_says() -> None:
+    step = FakeStep()
+    run = fit(step, DATA, epochs=2, batch=16, val=HELD, metrics=["accuracy"])
+    matrix = ConfusionMatrix()
+    found = evaluate(step, HELD, batch=7, metrics=["accuracy", matrix])
+    assert found == pytest.approx(
+        {"loss": run.history["val_loss"][-1], "accuracy": run.history["val_accuracy"][-1]}, rel=1e-6
+    )
+    assert matrix.matrix.sum() == 40
 
 
 def test_arguments_are_checked(tmp_path: Path) -> None:

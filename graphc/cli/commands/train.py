@@ -17,9 +17,10 @@ from graphc.cli.command import UserError, graphc_command
 from graphc.cli.options import json_option, model_options
 from graphc.train.data import Data, open_data, split
 from graphc.train.data.dataset import Dataset
+from graphc.train.epochs import Run
 from graphc.train.history import to_json
 from graphc.train.labels import data_ports
-from graphc.train.loop import Run, fit
+from graphc.train.loop import fit
 from graphc.train.ports import Port
 from graphc.train.progress import describe, for_console
 from graphc.train.stopping import EarlyStopping
