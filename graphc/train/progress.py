@@ -131,9 +131,12 @@ class Bars(Lines):
     def batch(self, number: int, rows: int, values: Mapping[str, float]) -> None:
         """Moves the bar."""
         self._clock.done(rows)
-        left = None if self._total is None else self._total - number - 1
-        seconds = self._clock.left(left)
-        eta = "" if seconds is None else f"  {duration(seconds)} left"
+        eta = ""
+        if self._total is not None:
+            epoch = self._total - number - 1
+            later = (self._epochs - self._number) * self._total
+            times = [duration(self._clock.left(n)) for n in (epoch, epoch + later)]
+            eta = f"  {times[0]} left" + (f", {times[1]} in all" if later else "")
         self._update(number + 1, values=describe(values), speed=rate(self._clock.rate) + eta)
 
     def validate(self, batches: int | None) -> None:
@@ -190,9 +193,9 @@ class Pace:
         self.rate = (last[2] - first[2]) / seconds
         self._each = seconds / (last[1] - first[1])
 
-    def left(self, batches: int | None) -> float | None:
-        """Seconds for so many batches more."""
-        return None if batches is None or math.isnan(self._each) else batches * self._each
+    def left(self, batches: int) -> float:
+        """Seconds for so many batches more; NaN before the first."""
+        return batches * self._each
 
 
 def for_console(console: Console) -> Reporter:

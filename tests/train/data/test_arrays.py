@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -170,3 +172,42 @@ def test_a_split_takes_each_row_once_and_is_the_same_each_time() -> None:
     for share in (0.0, 1.0, 0.999):
         with pytest.raises(DataError, match="cannot be held out"):
             split(data, share)
+
+
+WITHOUT = """
+import sys
+for name in ("PIL", "pyarrow", "tensorboardX"):
+    sys.modules[name] = None
+import subprocess
+import sys
+from pathlib import Path
+from graphc.train.data import open_data
+from graphc.train.errors import TrainError
+from graphc.train.loop import fit
+from tests.train.fake import PORTS, FakeStep, blobs
+
+folder = Path(sys.argv[1])
+(folder / "pictures" / "cats").mkdir(parents=True)
+(folder / "t.csv").write_text("x,label\\n")
+for given in (folder / "t.csv", folder / "pictures"):
+    try:
+        open_data(given, PORTS)
+    except TrainError as error:
+        print(error)
+fit(FakeStep(), blobs(20), epochs=1, out=folder / "run")
+try:
+    fit(FakeStep(), blobs(20), epochs=1, out=folder / "board", tensorboard=True)
+except TrainError as error:
+    print(error)
+"""
+
+
+def test_libraries_that_are_not_installed_are_named_when_they_are_needed(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, str(tmp_path)],
+        capture_output=True, text=True, cwd=Path(__file__).parents[3],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    tables, pictures, board = done.stdout.splitlines()
+    for line, library in ((tables, "pyarrow"), (pictures, "Pillow"), (board, "tensorboardX")):
+        assert f"{library}: pip install 'graphc[train]'" in line
