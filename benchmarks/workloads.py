@@ -116,6 +116,13 @@ NETWORKS = {
     "bert_base": Network("language:BERT", (30522, 768, 12, 12, 3072, 512), _BERT, 8, dims=_T),
     "gpt2_small": Network("language:GPT2", (50257, 768, 12, 12, 1024), _tokens(50257), 4, dims=_T),
     "unet": Network("vision:UNet", (2, 64, 4), _image(256), 4),
+    "lstm": Network(
+        "language:LSTMClassifier",
+        (128, 256, 1, False, 35),
+        {"x": Feed((64, 128))},
+        16,
+        dims={"T": 64},
+    ),
     "transformer_encoder": Network(
         "language:TransformerEncoder", (32000, 512, 8, 6, 2048, 2), _tokens(32000), 8, dims=_T
     ),

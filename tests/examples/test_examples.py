@@ -72,6 +72,12 @@ CASES = {
         lambda: vision.MobileNetV2(7, 0.25),
         {"image": (2, 3, 64, 64)},
     ),
+    "lstm": Case(
+        404_259,
+        {"features": 6, "hidden": 5, "layers": 2, "both_ways": True, "classes": 3},
+        lambda: language.LSTMClassifier(6, 5, 2, True, 3),
+        {"x": (2, 7, 6)},
+    ),
     "transformer_encoder": Case(
         35_300_354,
         {"vocab": 50, "width": 16, "heads": 4, "layers": 2, "feedforward": 24, "classes": 3},

@@ -11,6 +11,7 @@ from graphc.lowering.cpu.families.convolutions import select_convolution
 from graphc.lowering.cpu.families.long_products import select_long_product
 from graphc.lowering.cpu.families.pooling import select_pooling
 from graphc.lowering.cpu.families.products import select_product
+from graphc.lowering.cpu.families.recurrent import select_cell
 from graphc.lowering.cpu.families.tiles import select_tiles
 from graphc.lowering.cpu.families.weight_gradients import select_weight_gradient
 from graphc.lowering.cpu.families.winograd_select import select_winograd
@@ -49,7 +50,7 @@ def select(fusion: Fusion, static: frozenset[int], target: CpuTarget) -> Kernel:
 def _select_root(fusion: Fusion, static: frozenset[int], target: CpuTarget) -> Kernel | None:
     (last, *_) = reversed(fusion.body.nodes)
     if isinstance(last.op, Scan):
-        return select_scan(last.op, static, target, select)
+        return select_cell(last.op, target) or select_scan(last.op, static, target, select)
     root = root_of(fusion)
     if root is None:
         return None

@@ -36,6 +36,20 @@ class TransformerEncoder(nn.Module):
         return self.head(self.norm(h).mean(1))
 
 
+class LSTMClassifier(nn.Module):
+    def __init__(
+        self, features: int, hidden: int, layers: int, bidirectional: bool, classes: int
+    ) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(features, hidden, layers, batch_first=True, bidirectional=bidirectional)
+        self.head = nn.Linear(hidden * (2 if bidirectional else 1), classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _, (last, _) = self.lstm(x)
+        h = torch.cat([last[-2], last[-1]], 1) if self.lstm.bidirectional else last[-1]
+        return self.head(h)
+
+
 def _container(**parts: nn.Module) -> nn.Module:
     """A module that is only a place in the parameter tree."""
     module = nn.Module()
