@@ -7,6 +7,7 @@ would have been computed.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from graphc.train.data.dataset import Stream
 from graphc.train.data.fit import first_row, is_float
 from graphc.train.errors import CheckpointError, DataError, DivergedError, StateError, TrainError
 from graphc.train.evaluation import measure
-from graphc.train.files import clean, copy_whole
+from graphc.train.files import clean, copy_whole, write_whole
 from graphc.train.history import History, from_json, to_json
 from graphc.train.log import Log
 from graphc.train.means import Means
@@ -33,7 +34,7 @@ from graphc.train.signals import Asked
 from graphc.train.step import Step
 from graphc.train.stopping import Best
 
-CHECKPOINTS, WEIGHTS = "checkpoints", "weights.safetensors"
+CHECKPOINTS, WEIGHTS, CLASSES = "checkpoints", "weights.safetensors", "classes.json"
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ class Loop:
             "shuffle": loader.shuffle,
             "rows": rows,
             "inputs": [str(p) for p in self._step.ports],
+            "classes": {name: list(names) for name, names in loader.data.classes.items()},
         }
 
     def _check_same(self, saved: Mapping[str, Any]) -> None:
@@ -160,6 +162,7 @@ class Loop:
 
     def run(self, epochs: int, every: int | None, asked: Asked) -> Run:
         """All epochs that are left."""
+        self._write_classes()
         ended: Literal["done", "early"] = "done"
         while self.epoch < epochs:
             if self._patience is not None and self._best.waited >= self._patience:
@@ -258,6 +261,18 @@ class Loop:
         if self.log is not None:
             self.log.epoch(self._history, self._best.epoch or None)
         self._show.end_epoch(row, best)
+
+    def _write_classes(self) -> None:
+        """Writes what the numbers of classes mean, where the data calls them by name."""
+        names = self._settings()["classes"]
+        if self._folder is None or not names:
+            return
+        try:
+            text = json.dumps(names, indent=1, ensure_ascii=False)
+            write_whole(self._folder / CLASSES, text + "\n")
+        except OSError as error:
+            reason = error.strerror or error
+            raise TrainError(f"cannot write {self._folder / CLASSES}: {reason}") from error
 
     def _export(self) -> Path | None:
         """Copies the best epoch's weights to the run's folder."""

@@ -55,7 +55,8 @@ def fit(
         epochs: passes over the data in all, those of a resumed run included.
         batch: rows in a batch; a step whose batch dim is fixed says it itself.
         val: data to validate on after each epoch, or a share of the rows (0.1) to hold out for that.
-        out: a folder for checkpoints, `weights.safetensors`, `history.csv`, `history.jsonl` and `curves.svg`.
+        out: a folder for checkpoints, `weights.safetensors`, `history.csv`, `history.jsonl`, `curves.svg`, and
+            `classes.json` if the data has names for classes.
         resume: go on from the last checkpoint in `out`; begin anew if there is none.
         seed: of the order of rows and of what is held out.
         shuffle: take rows in random order.

@@ -352,6 +352,18 @@ def test_which_output_and_which_label(tmp_path: Path) -> None:
         fit(FakeStep(ports=two), {**DATA, "other": np.zeros(90)}, epochs=1, metrics=["mse"])
 
 
+def test_what_classes_are_called_is_kept(tmp_path: Path) -> None:
+    def table(names: str) -> Path:
+        lines = [f"{i % 3},0,1,2,{i},{names[i % len(names)]}" for i in range(12)]
+        (tmp_path / "t.csv").write_text("\n".join(["a,b,c,d,e,label", *lines]))
+        return tmp_path / "t.csv"
+
+    fit(FakeStep(), table("xyz"), epochs=1, out=tmp_path / "o")
+    assert json.loads((tmp_path / "o" / "classes.json").read_text()) == {"label": ["x", "y", "z"]}
+    with pytest.raises(CheckpointError, match=r"has classes .*'z'.*, not .*'w'"):
+        fit(FakeStep(), table("wxy"), epochs=2, out=tmp_path / "o", resume=True)
+
+
 def test_moving_averages_are_exported(tmp_path: Path) -> None:
     step = FakeStep()
     fit(step, DATA, epochs=1, out=tmp_path, average=True)

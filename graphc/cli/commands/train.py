@@ -269,7 +269,15 @@ def _pair(text: str, names: set[str]) -> tuple[str, str]:
 
 
 def _files(run: Run, output: Path) -> list[Path]:
-    names = ("weights.safetensors", "history.csv", "history.jsonl", "curves.svg", "checkpoints")
+    names = (
+        "weights.safetensors",
+        "classes.json",
+        "history.csv",
+        "history.jsonl",
+        "curves.svg",
+        "checkpoints",
+        "tensorboard",
+    )
     return [output / name for name in names if (output / name).exists()]
 
 

@@ -22,6 +22,8 @@ SUFFIXES = frozenset(
 )
 MAX_PIXELS = 1 << 27
 """Largest picture that is decoded; a file of a few bytes may claim any size."""
+CACHE_BYTES = 1 << 28
+"""Pictures that take no more than this altogether are decoded once and kept as bytes."""
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
@@ -75,22 +77,20 @@ class ImageFolder(Dataset):
             self._files += files
             labels += [names.index(name)] * len(files)
         self._labels = np.array(labels, np.int64)
-        self._size = self._decode(0).shape  # for open dims: all pictures are as the first one
+        first = self._decode(0)
+        self._size = first.shape  # for open dims: all pictures are as the first one
+        self._keep = first.nbytes * len(self._files) <= CACHE_BYTES
+        self._kept: dict[int, Array] = {}
 
     def __len__(self) -> int:
         return len(self._files)
 
     def gather(self, rows: Rows) -> dict[str, Array]:
         """Those pictures, decoded now."""
-        pictures = []
-        for row in rows:
-            pictures.append(self._decode(int(row)))
-            if pictures[-1].shape != self._size:
-                raise DataError(
-                    f"{self.where(int(row))} has another size than {self.where(0)}: "
-                    f"{_wide(pictures[-1].shape)} and {_wide(self._size)}"
-                )
-        batch: dict[str, Array] = {self._image.name: np.stack(pictures)}
+        pixels = np.empty((len(rows), *self._size), np.uint8)
+        for i, row in enumerate(rows):
+            pixels[i] = self._picture(int(row))
+        batch: dict[str, Array] = {self._image.name: self._values(pixels)}
         if self._label is not None:
             batch[self._label.name] = self._labels[rows].astype(self._label.type.dtype.numpy)
         return batch
@@ -104,6 +104,20 @@ class ImageFolder(Dataset):
         if not isinstance(height, int) or not isinstance(width, int):
             raise DataError(f"pictures cannot be resized: {self._image} leaves the size open")
         return width, height
+
+    def _picture(self, row: int) -> Array:
+        """The bytes of a picture of the right size."""
+        pixels = self._kept.get(row)
+        if pixels is None:
+            pixels = self._decode(row)
+            if pixels.shape != self._size:
+                raise DataError(
+                    f"{self.where(row)} has another size than {self.where(0)}: "
+                    f"{_wide(pixels.shape)} and {_wide(self._size)}"
+                )
+            if self._keep:
+                self._kept[row] = pixels
+        return pixels
 
     def _decode(self, row: int) -> Array:
         name = self.where(row)
@@ -119,7 +133,10 @@ class ImageFolder(Dataset):
                 raise
             reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
             raise DataError(f"{name} cannot be read: {reason}") from error
-        check_rows([self._image], {self._image.name: array.shape}, name)
+        try:
+            check_rows([self._image], {self._image.name: array.shape}, name)
+        except DataError as error:
+            raise DataError(f"{error}; resizing (--resize, resize=True) makes it fit") from error
         return array
 
     def _pixels(self, file: Image.Image) -> Array:
@@ -132,11 +149,13 @@ class ImageFolder(Dataset):
             picture = ImageOps.fit(picture, self._resize, Image.Resampling.BILINEAR)
         pixels = np.asarray(picture)
         planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+        return np.ascontiguousarray(planes)
+
+    def _values(self, pixels: Array) -> Array:
         dtype = self._image.type.dtype
-        planes = np.ascontiguousarray(planes)
         if not dtype.is_float:
-            return planes
-        scaled: Array = planes.astype(np.float32) / np.float32(255)
+            return pixels
+        scaled: Array = pixels.astype(np.float32) / np.float32(255)
         return scaled.astype(dtype.numpy, copy=False)
 
 

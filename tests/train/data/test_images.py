@@ -59,7 +59,7 @@ def test_grey_models_get_luma_and_deep_pictures_are_rounded(folder: Path) -> Non
 
 def test_resizing_covers_and_cuts_the_middle(folder: Path) -> None:
     small = port("image", "f32", "N", 3, 4, 4)
-    with pytest.raises(DataError, match=r"1\.PNG: `image` has rows of shape \[3, 4, 6\]"):
+    with pytest.raises(DataError, match=r"1\.PNG: `image` has rows of shape \[3, 4, 6\].*--resize"):
         open_data(folder, (small, LABEL))
     taken = open_data(folder, (small, LABEL), resize=True).gather(np.array([0]))["image"]
     middle = PIXELS[2][:, 1:5].transpose(2, 0, 1).astype(np.float32) / 255
@@ -77,6 +77,18 @@ def test_turned_photographs_are_set_upright(tmp_path: Path) -> None:
     np.testing.assert_array_equal(taken.transpose(1, 2, 0), PIXELS[0][:, ::-1])
 
 
+def test_few_pictures_are_decoded_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = open_data(folder, (RGB, LABEL))
+    monkeypatch.setattr("graphc.train.data.images.CACHE_BYTES", 5 * 72 - 1)
+    read = open_data(folder, (RGB, LABEL))
+    before = [data.gather(np.arange(5))["image"] for data in (kept, read)]
+    os.unlink(folder / "dogs" / "b.png")
+    np.testing.assert_array_equal(kept.gather(np.arange(5))["image"], before[0])
+    np.testing.assert_array_equal(*before)
+    with pytest.raises(DataError, match="No such file"):
+        read.gather(np.arange(5))
+
+
 def test_what_cannot_be_read_is_named(folder: Path) -> None:
     data = (folder / "dogs" / "b.png").read_bytes()
     (folder / "dogs" / "b.png").write_bytes(data[: len(data) // 2])
@@ -86,6 +98,7 @@ def test_what_cannot_be_read_is_named(folder: Path) -> None:
         opened.gather(np.arange(5))
     with pytest.raises(DataError, match=r"x\.tiff .*(no picture|cannot be read)"):
         opened.gather(np.array([4]))
+    opened = open_data(folder, (RGB, LABEL))
     os.unlink(folder / "cats" / "2.ppm")
     with pytest.raises(DataError, match=r"2\.ppm cannot be read: No such file"):
         opened.gather(np.array([1]))
