@@ -33,6 +33,7 @@ from graphc.passes.simplify import simplify
 from graphc.passes.split import split_products
 from graphc.passes.tidy import tidy
 from graphc.passes.transposes import sink_transposes
+from graphc.passes.updates import merge_updates
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def passes(keep: Keep = row_kernels, *, tiles: bool = False) -> tuple[Pass, ...]
         *([Pass("even-channels", even_channels)] if tiles else []),
         Pass("late-loops", lighten),
     )
-    kernels = (Pass("fuse", fuse), Pass("columns", merge_columns))
+    kernels = (Pass("fuse", fuse), Pass("columns", merge_columns), Pass("updates", merge_updates))
     return (*(Pass(p.name, everywhere(p.run)) for p in whole), *kernels)
 
 

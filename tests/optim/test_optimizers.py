@@ -32,8 +32,10 @@ from graphc.optim import (
     RAdam,
     RMSprop,
     Rule,
+    Slot,
     matches,
 )
+from graphc.passes import pipeline
 from graphc.reference import interpret
 from tests.lowering.compiled import compile_graph
 from tests.optim import numpy_optimizers
@@ -161,8 +163,8 @@ def expected(name: str, steps: int) -> list[Array]:
     return [p.detach().numpy() for p in params]
 
 
-def input_of(b: GraphBuilder, label: str, type: TensorType) -> Value:
-    return b(Input(label, type.dtype, type.shape))
+def input_of(b: GraphBuilder, label: str, type: TensorType, state: bool = False) -> Value:
+    return b(Input(label, type.dtype, type.shape, state=state))
 
 
 @pytest.fixture(scope="module")
@@ -173,30 +175,31 @@ def graph() -> Graph:
     grads = {k: input_of(b, f"grad.{k}", t) for k, t in TYPES.items()}
     outputs = []
     for name, rule in RULES.items():
-        params = {k: input_of(b, f"{name}.{k}", t) for k, t in TYPES.items()}
+        params = {k: input_of(b, f"{name}.{k}", t, True) for k, t in TYPES.items()}
         slots = rule.state(TYPES)
-        state = {k: input_of(b, f"{name}.{k}", s.type) for k, s in slots.items() if k != "step"}
+        own = {k: s.type for k, s in slots.items() if k != "step"}
+        state = {k: input_of(b, f"{name}.{k}", t, True) for k, t in own.items()}
         done = rule.apply(b, params, grads, {**state, "step": step})
         assert list(done.state) == list(slots)
         new = {**done.parameters, **{k: v for k, v in done.state.items() if k != "step"}}
         outputs += [(f"{name}.{k}", v) for k, v in new.items()]
-    return b.build(outputs)
+    return b.build([*outputs, ("rate", done.rate)])
 
 
 def trained(
     run: Callable[[dict[str, Array]], dict[str, Array]], steps: int
 ) -> dict[str, list[Array]]:
-    """The parameters of every optimizer after so many updates."""
+    """The parameters of every optimizer after so many updates; a compiled one overwrites them."""
     state: dict[str, Array] = {}
     for name, rule in RULES.items():
-        state |= {f"{name}.{k}": x for k, x in START.items()}
+        state |= {f"{name}.{k}": x.copy() for k, x in START.items()}
         for k, slot in rule.state(TYPES).items():
             if k != "step":
                 x = np.full(slot.type.concrete({}), slot.init, slot.type.dtype.numpy)
                 state[f"{name}.{k}"] = x
     for t, grads in enumerate(GRADS[:steps]):
         given = {"step": np.array(t), **{f"grad.{k}": g for k, g in grads.items()}}
-        state = run({**given, **state})
+        state |= {k: v for k, v in run({**given, **state}).items() if k in state}
     return {name: [state[f"{name}.{k}"] for k in SHAPES] for name in RULES}
 
 
@@ -218,6 +221,23 @@ def test_100_updates(
     for steps, found in ((FEW, interpreted[name]), (STEPS, compiled[name])):
         for got, want in zip(found, expected(name, steps), strict=True):
             assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_an_update_is_one_kernel(name: str) -> None:
+    """Weights, averages and the clipped gradient. The sum of gradients comes before its norm, LAMB has norms inside."""
+    type = TensorType(DType.F32, (64, 48))
+    every = 1 if name == "Lamb" else 2
+    rule = Rule(OPTIMIZERS[name](), clip_norm=1.0, ema=0.9, accumulate=every)
+    b = GraphBuilder("update")
+    slots = {"p": Slot(type), **rule.state({"p": type})}
+    state = {k: input_of(b, k, s.type, True) for k, s in slots.items()}
+    grad = input_of(b, "grad", type)
+    done = rule.apply(b, {"p": state["p"]}, {"p": grad}, state)
+    graph, _ = pipeline.run(b.build([*done.parameters.items(), *done.state.items()]))
+    large = [n for n in graph.nodes if n.op.name == "fusion" and n.types[0] == type]
+    assert len(large) <= (3 if name == "Lamb" else 2)
+    assert sum(len(n.types) for n in large) >= len(slots) - 2
 
 
 def test_every_optimizer_is_here() -> None:

@@ -23,7 +23,7 @@ def test_names_are_unique_and_ordered() -> None:
     names = pipeline.names()
     assert len(set(names)) == len(names)
     assert names[:2] == ("merge-loops", "canonicalise")
-    assert names[-2:] == ("fuse", "columns")
+    assert names[-3:] == ("fuse", "columns", "updates")
     assert names.index("layout") < names.index("transposes") < names.index("halo")
 
 

@@ -1,0 +1,90 @@
+"""The update of one parameter becomes one kernel: weights and averages are read once and overwritten in one pass.
+
+Every state that an optimizer keeps beside a parameter is an elementwise kernel after fusion, because each is a result
+of its own. Those of one shape that read the same large value, or one another, join; so does what only they read (a
+clipped gradient). Only kernels that write state do: others would rather write over an operand that dies, which a kernel
+with several results cannot.
+"""
+
+from __future__ import annotations
+
+from graphc.ir.dim import DimLike
+from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.op import Pattern
+from graphc.ops import Fusion
+from graphc.passes.merge import Merger
+
+MAX_NODES = 128  # of a body: an optimizer with everything has about 60
+
+Shape = tuple[DimLike, ...]
+
+
+def merge_updates(graph: Graph) -> Graph:
+    """The fused graph with the kernels that write the state of one parameter together."""
+    merger = _Updates(graph)
+    merger.join()
+    return merger.emit() if merger.joined else graph
+
+
+def pointwise(body: Graph) -> Shape | None:
+    """The shape that a body computes element by element, from values of that shape and scalars; else None."""
+    shapes = {body.type_of(v).shape for _, v in body.outputs}
+    if len(shapes) != 1:
+        return None
+    (shape,) = shapes
+    if not shape or 0 in shape:
+        return None
+    for node in body.nodes:
+        plain = node.op.pattern in (Pattern.ELEMENTWISE, Pattern.SOURCE) or node.op.replicated
+        if not plain or any(t.shape not in (shape, ()) for t in node.types):
+            return None
+    return shape
+
+
+class _Updates(Merger):
+    def __init__(self, graph: Graph) -> None:
+        super().__init__(graph, MAX_NODES)
+        bodies = [(n.id, n.op.body) for n in graph.nodes if isinstance(n.op, Fusion)]
+        self.shapes = {id: s for id, body in bodies if (s := pointwise(body)) is not None}
+        self.writers = [id for id in sorted({v.node for _, v in graph.state}) if id in self.shapes]
+
+    def join(self) -> None:
+        """Joins writers with one another and with what only they read, until nothing does."""
+        while self._share() or self._absorb():
+            pass
+
+    def _share(self) -> bool:
+        """Joins two groups of writers that read the same large value, or one the other's."""
+        readers: dict[Value, list[int]] = {}
+        joined = False
+        for id in self.writers:
+            for member in tuple(self.members[self.group[id]]):
+                for value in self._large(member):
+                    others = readers.setdefault(value, [])
+                    joined |= any(self.attempt(other, id) for other in others)
+                    others.append(id)
+                    joined |= value.node in self.writers and self.attempt(value.node, id)
+        return joined
+
+    def _absorb(self) -> bool:
+        """Joins a group of writers with an elementwise kernel that nothing else reads."""
+        return any(
+            self._only_read_here(value, self.group[id]) and self.attempt(value.node, id)
+            for id in self.writers
+            for member in tuple(self.members[self.group[id]])
+            for value in self._large(member)
+        )
+
+    def _large(self, node: Node) -> list[Value]:
+        """The operands of the kernel's own shape."""
+        shape = self.shapes[node.id]
+        return [v for v in node.operands if self.graph.type_of(v).shape == shape]
+
+    def _only_read_here(self, value: Value, group: int) -> bool:
+        """True for a result of another elementwise kernel that nothing outside of the group reads."""
+        node = self.graph.node(value.node)
+        if node.id not in self.shapes or self.group[node.id] == group:
+            return False
+        if any(v in self.outputs for v in node.values):
+            return False
+        return all(self.group[user.id] == group for user, _ in self.graph.users(node))
