@@ -37,6 +37,7 @@ from graphc.lowering.cpu.program import (
     functions_of,
 )
 from graphc.lowering.cpu.select import select
+from graphc.lowering.join import join_kernels
 from graphc.lowering.plan import Call, Needs, Plan, make_plan, origin
 from graphc.lowering.precision import lower_precision
 from graphc.lowering.verify import verify_plan
@@ -68,6 +69,7 @@ def generate(
     """
     cpu = parse_target(target)
     graph, note = lower_precision(graph, precision, cpu)
+    graph = join_kernels(graph, static_nodes(graph), cpu)
     static = static_nodes(graph)
     kernels: dict[int, Kernel] = {}
 

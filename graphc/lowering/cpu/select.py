@@ -8,6 +8,7 @@ from graphc.ir.graph import Node
 from graphc.ir.op import Pattern
 from graphc.lowering.cpu.families.attentions import select_attention
 from graphc.lowering.cpu.families.convolutions import select_convolution
+from graphc.lowering.cpu.families.expand_select import convolutions, select_expand
 from graphc.lowering.cpu.families.long_products import select_long_product
 from graphc.lowering.cpu.families.pooling import select_pooling
 from graphc.lowering.cpu.families.products import select_product
@@ -51,6 +52,8 @@ def _select_root(fusion: Fusion, static: frozenset[int], target: CpuTarget) -> K
     (last, *_) = reversed(fusion.body.nodes)
     if isinstance(last.op, Scan):
         return select_cell(last.op, target) or select_scan(last.op, static, target, select)
+    if len(convolutions(fusion.body)) > 1:
+        return select_expand(fusion, static, target)
     root = root_of(fusion)
     if root is None:
         return None

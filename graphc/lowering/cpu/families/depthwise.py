@@ -28,7 +28,7 @@ from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.sharing import shared_loop
 from graphc.lowering.cpu.tiling import RowTiles, channel_blocks
 
-__all__ = ["DepthwiseSpec", "emit_depthwise"]
+__all__ = ["DepthwiseSpec", "emit_depthwise", "emit_depthwise_tile"]
 
 # Taps up to this many are unrolled; above, only those of the last dimension are.
 _UNROLLED_TAPS = 30
@@ -95,7 +95,7 @@ def emit_depthwise(
 
         def block(c: Extent, pieces: list[tuple[int, int]]) -> None:
             def one(start: Extent, count: int) -> None:
-                _emit_tile(spec, x, w, finish, (n, *position), start, count, c, pieces)
+                emit_depthwise_tile(spec, x, w, finish, (n, *position), start, count, c, pieces)
 
             columns.emit(chunk, per_task, one)
 
@@ -105,7 +105,7 @@ def emit_depthwise(
     shared_loop((spec.batch, *outer, chunks), task, threads=threads, flops=spec.flops)
 
 
-def _emit_tile(
+def emit_depthwise_tile(
     spec: DepthwiseSpec,
     x: Operand,
     w: View,
@@ -116,7 +116,10 @@ def _emit_tile(
     c: Extent,
     pieces: list[tuple[int, int]],
 ) -> None:
-    """``count`` neighbouring output positions of one block of channels."""
+    """``count`` neighbouring output positions from ``start`` on, of one block of channels at ``c``.
+
+    ``outer`` are the image and the other output positions, ``pieces`` the ``(offset, lanes)`` of the block's vectors.
+    """
     n, *position = outer
     width = sum(lanes for _, lanes in pieces)
     acc = Registers(count, width, spec.dtype)
