@@ -1,12 +1,13 @@
 """Reading images at computed places, in graph ops: what crops, rotations and other warps are made of.
 
 A batch of images is [N, C, H, W]. Places are worked out flat, [N, C, h * w], for every channel anew: a warp is then one
-kernel, which costs less than keeping them. Numbers that each image draws for itself are [N].
+kernel, which costs less than keeping them. Numbers that each image draws for itself are [N, 1].
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,7 @@ from graphc.ops import (
     Iota,
     ReduceAny,
     RoundNearestEven,
+    Slice,
     Sqrt,
     TakeAlongAxis,
     arith,
@@ -76,9 +78,19 @@ def images(b: GraphBuilder, name: str, x: Value) -> Images:
     return Images(n, fixed[0], fixed[1], fixed[2], kind.dtype)
 
 
-def each(b: GraphBuilder, key: RandomKey, n: DimLike, count: int) -> list[Value]:
-    """`count` uniform numbers of [0, 1) for every image, [N] each; an image's do not depend on how many there are."""
-    return [draws.uniform(b, key.part(i), (n,)) for i in range(count)]
+def each(b: GraphBuilder, key: RandomKey, n: DimLike, *counts: int) -> list[Value]:
+    """Uniform numbers of [0, 1) for every image: [N, count] for each of the counts.
+
+    An image's do not depend on how many images there are. All come from one table, which is one kernel.
+    """
+    table = draws.uniform(b, key, (n, sum(counts)))
+    if len(counts) == 1:
+        return [table]
+    result, start = [], 0
+    for count in counts:
+        result.append(b(Slice((0, start), (n, start + count), (1, 1)), table))
+        start += count
+    return result
 
 
 def between(b: GraphBuilder, u: Value, low: float, high: float) -> Value:
@@ -87,18 +99,15 @@ def between(b: GraphBuilder, u: Value, low: float, high: float) -> Value:
 
 
 def spread(b: GraphBuilder, v: Value, like: Images, size: int) -> Value:
-    """One number for each image at each of `size` places: [N] to [N, C, size]."""
-    return arith.as_spread(b, v, (like.n, like.channels, size), (0,))
+    """One number for each image, [N] or [N, 1], at each of `size` places: [N, C, size]."""
+    dims = tuple(range(b.type_of(v).rank))
+    return arith.as_spread(b, v, (like.n, like.channels, size), dims)
 
 
 def over_images(b: GraphBuilder, v: Value, like: Images) -> Value:
-    """One number for each image at each element, in the images' element type: [N] to [N, C, H, W]."""
-    return arith.as_spread(
-        b,
-        v if b.type_of(v).dtype is DType.BOOL else arith.convert(b, v, like.dtype),
-        like.shape,
-        (0,),
-    )
+    """One number for each image at each element, [N, C, H, W]; numbers in the images' element type."""
+    number = v if b.type_of(v).dtype is DType.BOOL else arith.convert(b, v, like.dtype)
+    return arith.as_spread(b, number, like.shape, tuple(range(b.type_of(v).rank)))
 
 
 def grid(
@@ -223,25 +232,28 @@ def _sides(b: GraphBuilder, at: Value, size: int, edge: bool) -> list[tuple[Valu
     return result
 
 
+BOX = (ATTEMPTS, ATTEMPTS, 1, 1)
+"""The counts of uniform numbers that `box` takes."""
+
+
 def box(
     b: GraphBuilder,
-    key: RandomKey,
+    u: Sequence[Value],
     like: Images,
     scale: tuple[float, float],
     ratio: tuple[float, float],
     whole: bool,
 ) -> tuple[Value, Value, Value, Value, Value]:
-    """Top, left, height and width of a random part of each image, f32 [N], and whether one was found.
+    """Top, left, height and width of a random part of each image, f32 [N, 1], and whether one was found.
 
-    Area is a part of the image's from `scale`, height over width is from `ratio`, evenly on a logarithmic scale; the
-    first of ten that is smaller than the image (or as large, where `whole` may be) is it.
+    `u` are uniform numbers: `BOX` of them. Area is a part of the image's from `scale`, height over width is from
+    `ratio`, evenly on a logarithmic scale; the first of ten that is smaller than the image (or as large, where `whole`
+    may be) is it.
     """
     shape = (like.n, ATTEMPTS)
-    area, aspect = (draws.uniform(b, key.part(i), shape) for i in (0, 1))
-    area = between(
-        b, area, scale[0] * like.height * like.width, scale[1] * like.height * like.width
-    )
-    aspect = b(Exp(), between(b, aspect, math.log(ratio[0]), math.log(ratio[1])))
+    size = float(like.height * like.width)
+    area = between(b, u[0], scale[0] * size, scale[1] * size)
+    aspect = b(Exp(), between(b, u[1], math.log(ratio[0]), math.log(ratio[1])))
     sides = [
         b(RoundNearestEven(), b(Sqrt(), v))
         for v in (arith.multiply(b, area, aspect), arith.divide(b, area, aspect))
@@ -252,19 +264,18 @@ def box(
         one = b(And(), arith.compare(b, "le", side, most), arith.compare(b, "gt", side, 0))
         fits = one if fits is None else b(And(), fits, one)
     assert fits is not None
-    found = b(ReduceAny((1,)), fits)
+
+    def column(v: Value) -> Value:
+        return arith.reshape(b, v, (like.n, 1))
+
+    found = column(b(ReduceAny((1,)), fits))
     first = b(ArgMax(1), b(Convert(DType.I32), fits))
     number = b(Iota(DType.I64, shape, 1))
     chosen = arith.compare(b, "eq", number, arith.as_spread(b, first, shape, (0,)))
-    height, width = (arith.sum(b, arith.select(b, chosen, side, 0.0), 1) for side in sides)
+    height, width = (column(arith.sum(b, arith.select(b, chosen, side, 0.0), 1)) for side in sides)
     corner = []
-    for u, side, extent in zip(
-        (draws.uniform(b, key.part(i), (like.n,)) for i in (2, 3)),
-        (height, width),
-        (like.height, like.width),
-        strict=True,
-    ):
+    for v, side, extent in zip(u[2:], (height, width), (like.height, like.width), strict=True):
         room = arith.subtract(b, extent, side)
-        start = b(Floor(), arith.multiply(b, u, arith.add(b, room, 1.0)))
+        start = b(Floor(), arith.multiply(b, v, arith.add(b, room, 1.0)))
         corner.append(arith.minimum(b, start, room))
     return corner[0], corner[1], height, width, found

@@ -100,7 +100,10 @@ def color_jitter(
         _strength("hue", hue, 0.0),
     )
     for change, span, u in zip(
-        (_brighter, _contrasted, _saturated, _turned), ranges, each(b, key, like.n, 4), strict=True
+        (_brighter, _contrasted, _saturated, _turned),
+        ranges,
+        each(b, key, like.n, *(1,) * 4),
+        strict=True,
     ):
         if span is not None:
             x = change(b, x, over_images(b, between(b, u, *span), like), like)

@@ -16,7 +16,7 @@ from graphc.frontend.functions.random import probability
 from graphc.frontend.keys import RandomKey
 from graphc.frontend.mixed import Mixed
 from graphc.frontend.report import RejectError
-from graphc.frontend.sampling import Fill, Images, box, each, fills, images
+from graphc.frontend.sampling import BOX, Fill, Images, box, each, fills, images
 from graphc.frontend.signature import Registry
 from graphc.ir.dim import DimLike
 from graphc.ir.dtype import DType
@@ -35,11 +35,11 @@ _STEPS = 1 << 10
 def _in_box(
     b: GraphBuilder, like: Images, top: Value, left: Value, bottom: Value, right: Value
 ) -> Value:
-    """Whether each element lies in its image's box (f32 [N], the ends not included): bool [N, C, H, W]."""
+    """Whether each element lies in its image's box (f32 [N, 1], the ends not included): bool [N, C, H, W]."""
     result = None
     for axis, low, high in ((2, top, bottom), (3, left, right)):
         at = b(Iota(DType.F32, like.shape, axis))
-        ends = [arith.as_spread(b, v, like.shape, (0,)) for v in (low, high)]
+        ends = [arith.as_spread(b, v, like.shape, (0, 1)) for v in (low, high)]
         here = b(And(), arith.compare(b, "ge", at, ends[0]), arith.compare(b, "lt", at, ends[1]))
         result = here if result is None else b(And(), result, here)
     assert result is not None
@@ -70,13 +70,13 @@ def erase(
         raise RejectError("`ratio` of erase is a range above 0", argument="ratio")
     if isinstance(value, str) and value != "random":
         raise RejectError('`value` of erase is a number or "random"', argument="value")
-    top, left, height, width, found = box(b, key, like, scale, ratio, whole=False)
-    u = draws.uniform(b, key.part(4), (like.n,))
-    chosen = b(And(), found, arith.compare(b, "lt", u, p))
+    *u, last = each(b, key, like.n, *BOX, 1)
+    top, left, height, width, found = box(b, u, like, scale, ratio, whole=False)
+    chosen = b(And(), found, arith.compare(b, "lt", last, p))
     bottom = arith.add(b, top, arith.select(b, chosen, height, 0.0))
     here = _in_box(b, like, top, left, bottom, arith.add(b, left, width))
     if isinstance(value, str):
-        new = draws.normal(b, key.part(5), like.shape, like.dtype)
+        new = draws.normal(b, key.part(1), like.shape, like.dtype)
     else:
         new = fills(b, value, like, like.shape)
     return arith.select(b, here, new, x)
@@ -92,7 +92,7 @@ def cutout(b: GraphBuilder, x: Value, size: int, value: float = 0.0, *, key: Ran
     if size < 1:
         raise RejectError("`size` of cutout has to be at least 1", argument="size")
     ends = []
-    for u, extent in zip(each(b, key, like.n, 2), (like.height, like.width), strict=True):
+    for u, extent in zip(each(b, key, like.n, 1, 1), (like.height, like.width), strict=True):
         centre = arith.convert(b, integers_of(b, u, 0, extent), DType.F32)
         low = arith.subtract(b, centre, float(size // 2))
         ends.append((low, arith.add(b, low, float(size))))
@@ -130,13 +130,13 @@ def beta(b: GraphBuilder, u: Value, alpha: float) -> Value:
     return arith.add(b, low, arith.multiply(b, step, arith.subtract(b, place, before)))
 
 
-def _share(b: GraphBuilder, name: str, n: DimLike, alpha: float, key: RandomKey) -> Value:
-    """How much of each image stays, f32 [N]."""
+def _share(b: GraphBuilder, name: str, alpha: float, u: Value) -> Value:
+    """How much of each image stays, from uniform numbers."""
     if not 0.01 <= alpha <= 100:
         raise RejectError(
             f"`alpha` of {name} has to be between 0.01 and 100 and is {alpha:g}", argument="alpha"
         )
-    return beta(b, draws.uniform(b, key, (n,)), alpha)
+    return beta(b, u, alpha)
 
 
 def _before(b: GraphBuilder, x: Value) -> Value:
@@ -186,15 +186,15 @@ def mixup(
     """Inputs and labels mixed with their neighbours', `share * own + (1 - share) * other`, share ~ Beta(alpha, alpha).
 
     The input is a batch of anything. Class numbers become two for each image, with shares: `cross_entropy` takes them,
-    a metric sees the larger one. Labels of a floating-point type are mixed themselves. Source: Zhang et al. 2018; `torchvision.transforms.v2.MixUp`,
-    which draws one share for the whole batch.
+    a metric sees the larger one. Labels of a floating-point type are mixed themselves. Source: Zhang et al. 2018;
+    `torchvision.transforms.v2.MixUp`, which draws one share for the whole batch.
     """
     kind = b.type_of(x)
     if not kind.shape or not kind.dtype.is_float:
         raise RejectError(
             f"mixup needs a floating-point batch and gets {kind}", code="E0206", operand=0
         )
-    share = _share(b, "mixup", kind.shape[0], alpha, key)
+    share = _share(b, "mixup", alpha, draws.uniform(b, key, (kind.shape[0],)))
     return _mixed(b, x, share), _labels(b, "mixup", label, share)
 
 
@@ -208,8 +208,8 @@ def cutmix(
     et al. 2019; `torchvision.transforms.v2.CutMix`, which draws one rectangle for the whole batch.
     """
     like = images(b, "cutmix", x)
-    u = each(b, key, like.n, 3)[1:]
-    part = arith.subtract(b, 1.0, _share(b, "cutmix", like.n, alpha, key))
+    first, *u = each(b, key, like.n, 1, 1, 1)
+    part = arith.subtract(b, 1.0, _share(b, "cutmix", alpha, first))
     side = arith.multiply(b, b(Sqrt(), part), 0.5)
     ends = []
     for v, extent in zip(u, (like.height, like.width), strict=True):
@@ -222,4 +222,4 @@ def cutmix(
     area = arith.multiply(b, arith.subtract(b, bottom, top), arith.subtract(b, right, left))
     share = arith.subtract(b, 1.0, arith.divide(b, area, float(like.height * like.width)))
     mixed = arith.select(b, here, _before(b, x), x)
-    return mixed, _labels(b, "cutmix", label, share)
+    return mixed, _labels(b, "cutmix", label, arith.reshape(b, share, (like.n,)))

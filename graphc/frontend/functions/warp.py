@@ -15,6 +15,7 @@ from graphc.frontend.keys import RandomKey
 from graphc.frontend.layers.emit import pad_axes, reshape
 from graphc.frontend.report import RejectError
 from graphc.frontend.sampling import (
+    BOX,
     Fill,
     Images,
     between,
@@ -114,7 +115,7 @@ def random_crop(
         raise RejectError("random_crop reflects less than the image's size", argument="padding")
     places = height * width
     at, keep = [], None
-    drawn = each(b, key, like.n, 2)
+    drawn = each(b, key, like.n, 1, 1)
     steps = grid(b, like, height, width, DType.I64)
     sides = ((top, bottom, like.height), (left, right, like.width))
     for u, step, room, (before, after, extent) in zip(drawn, steps, spare, sides, strict=True):
@@ -157,7 +158,7 @@ def random_resized_crop(
     if not 0 < ratio[0] <= ratio[1]:
         raise RejectError("`ratio` of random_resized_crop is a range above 0", argument="ratio")
     upright = 1 / ratio[1], 1 / ratio[0]  # height over width
-    *part, found = box(b, key, like, scale, upright, whole=True)
+    *part, found = box(b, each(b, key, like.n, *BOX), like, scale, upright, whole=True)
     middle = _middle(like, ratio)
     top, left, h, w = (
         spread(b, arith.select(b, found, v, float(m)), like, height * width)
@@ -249,7 +250,7 @@ def warp(
 ) -> Value:
     """Images read at `(a u + b v + c, d u + e v + f)` for the column u and row v, all counted from the centre.
 
-    The six numbers are [N] each, f32; outside is the fill. Source: the grid of torchvision's `functional.affine`.
+    The six numbers are [N, 1] each, f32; outside is the fill. Source: the grid of torchvision's `functional.affine`.
     """
     like = images(b, "affine", x)
     places = like.height * like.width
@@ -331,7 +332,7 @@ def affine(
         along = _range("affine", "shear", shears), (0.0, 0.0)
     if any(abs(end) >= 90 for pair in along for end in pair):
         raise RejectError("`shear` of affine is less than 90 degrees", argument="shear")
-    u = each(b, key, like.n, 6)
+    u = each(b, key, like.n, *(1,) * 6)
     shift = tuple(
         b(RoundNearestEven(), between(b, v, -t * extent, t * extent))
         for v, t, extent in zip(u[1:3], reach, (like.width, like.height), strict=True)
@@ -365,7 +366,7 @@ def rotate(
     (u,) = each(b, key, like.n, 1)
     angle = arith.multiply(b, between(b, u, low, high), math.pi / 180)
     cosine, sine = b(Cosine(), angle), b(Sine(), angle)
-    zero = arith.broadcast_to(b, arith.constant(b, 0.0, DType.F32), (like.n,))
+    zero = arith.broadcast_to(b, arith.constant(b, 0.0, DType.F32), (like.n, 1))
     matrix = (cosine, b(Negate(), sine), zero, sine, cosine, zero)
     return warp(b, x, matrix, interpolation, fill)
 
