@@ -17,6 +17,7 @@ from graphc.reference import interpret
 if TYPE_CHECKING:
     from graphc.lowering.cpu.io import KernelIO
     from graphc.lowering.cpu.program import Function
+    from graphc.lowering.cpu.sizes import General
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -52,6 +53,7 @@ class Kernel:
     """A selected kernel. `emit(io)` writes its loops into the open kernel frame.
 
     `parts` are functions that it calls: a loop calls the kernels of its body. Their symbols follow `io.symbol`.
+    `general` is a kernel that does the same for any size, slightly slower.
     """
 
     family: str
@@ -60,6 +62,7 @@ class Kernel:
     scratch_dtype: str = "uint8"  # how the family sees them
     packing: Mapping[int, Packing] = field(default_factory=dict)
     parts: tuple[Function, ...] = ()
+    general: tuple[Kernel, General] | None = None
 
 
 def dim_expr(dim: DimLike, env: Mapping[str, Any]) -> Any:

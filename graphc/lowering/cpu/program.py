@@ -8,7 +8,7 @@ caller wants a profile.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -25,19 +25,22 @@ from graphc.lowering.plan import Call, Place, Plan
 from graphc.ops import Fusion
 
 MAIN = "graphc_main"
+_ALIKE = 3  # kernels that differ in sizes only, from which on they are one
 
 
 @dataclass(frozen=True, eq=False)
 class Function:
     """One compiled kernel: `symbol(operands..., results..., scratch?, fault?, dims..., fault id?)`.
 
-    A result that takes over an operand's storage (`in_place`) has no pointer of its own.
+    A result that takes over an operand's storage (`in_place`) has no pointer of its own. A call gives `sizes` for
+    dims that are not the graph's: calls that differ in these share a symbol.
     """
 
     symbol: str
     fusion: Fusion
     kernel: Kernel
     in_place: tuple[int | None, ...]
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def own_results(self) -> tuple[int, ...]:
@@ -62,7 +65,7 @@ class Function:
     def every(self) -> Iterator[Function]:
         """The function and all it needs."""
         yield self
-        for part in dict.fromkeys(self.parts):
+        for part in {p.symbol: p for p in self.parts}.values():
             yield from part.every()
 
     @property
@@ -77,15 +80,32 @@ def functions_of(
     """One compiled function per call; equal bodies with equal storage patterns share it."""
     shared: dict[Hashable, Function] = {}
     result = []
+    general = _worth_sharing(plan, kernels)
     for call in plan.calls:
-        kernel = kernels[call.node.id]
+        kernel, fusion, sizes = kernels[call.node.id], call.fusion, dict[str, int]()
+        if call.node.id in general and kernel.general is not None:
+            kernel, any_size = kernel.general
+            fusion, sizes = any_size.fusion, dict(any_size.sizes)
         packing = tuple((slot, p.name) for slot, p in sorted(kernel.packing.items()))
-        key = (_structure(call.fusion.body), packing, call.in_place, call.scratch is not None)
+        key = (_structure(fusion.body), packing, call.in_place, call.scratch is not None)
         if key not in shared:
             name = f"{prefix}k{len(shared)}_{call.fusion.kind}"
-            shared[key] = Function(name, call.fusion, kernel, call.in_place)
-        result.append(shared[key])
+            shared[key] = Function(name, fusion, kernel, call.in_place)
+        result.append(replace(shared[key], sizes=sizes) if sizes else shared[key])
     return result
+
+
+def _worth_sharing(plan: Plan, kernels: Mapping[int, Kernel]) -> set[int]:
+    """Calls whose kernels become one of any size: several that differ in sizes only."""
+    alike: dict[Hashable, dict[Hashable, list[int]]] = {}
+    for call in plan.calls:
+        general = kernels[call.node.id].general
+        if general is not None:
+            key = (_structure(general[1].fusion.body), call.in_place)
+            size = tuple(general[1].sizes.values())
+            alike.setdefault(key, {}).setdefault(size, []).append(call.node.id)
+    many = [sizes for sizes in alike.values() if len(sizes) >= _ALIKE]
+    return {id for sizes in many for ids in sizes.values() for id in ids}
 
 
 def _structure(body: Graph) -> Hashable:
@@ -230,7 +250,8 @@ def call_kernel(
         arguments.append(address(call.scratch))
     if function.has_fault:
         arguments.append(fault)
-    arguments += [dims[name] for name in function.dims]
+    sizes = {name: i64(size) for name, size in function.sizes.items()}
+    arguments += [sizes[name] if name in sizes else dims[name] for name in function.dims]
     if function.has_fault:
         arguments.append(i64(fault_id))
     call_symbol(prefix + function.symbol, *arguments)

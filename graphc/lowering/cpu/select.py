@@ -20,6 +20,7 @@ from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.generic import columns, map, reduce, rows
 from graphc.lowering.cpu.kernel import Kernel
 from graphc.lowering.cpu.loop import select_scan
+from graphc.lowering.cpu.sizes import of_any_size
 from graphc.ops import (
     Attention,
     AvgPool,
@@ -42,10 +43,21 @@ def select(fusion: Fusion, static: frozenset[int], target: CpuTarget) -> Kernel:
         return kernel
     if columns.accepts(fusion, target):
         return columns.kernel(fusion, target)
-    for name, family in (("map", map), ("rows", rows), ("reduce", reduce)):
+    if map.accepts(fusion, target):
+        return _map(fusion, target)
+    for name, family in (("rows", rows), ("reduce", reduce)):
         if family.accepts(fusion, target):
             return Kernel(name, partial(family.emit, fusion, target))
     raise ValueError(f"no kernel family takes {fusion.kind}")
+
+
+def _map(fusion: Fusion, target: CpuTarget) -> Kernel:
+    """A map, and the same for any size where it is one of whole tensors."""
+    general = of_any_size(fusion)
+    if general is None:
+        return Kernel("map", partial(map.emit, fusion, target))
+    any_size = Kernel("map", partial(map.emit, general.fusion, target))
+    return Kernel("map", partial(map.emit, fusion, target), general=(any_size, general))
 
 
 def _select_root(fusion: Fusion, static: frozenset[int], target: CpuTarget) -> Kernel | None:

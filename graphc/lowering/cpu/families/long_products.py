@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from graphc.ir.dim import DimLike
 from graphc.ir.graph import Node
 from graphc.lowering.cpu.emit import Expr, Extent, View
-from graphc.lowering.cpu.families.conv_weight import (
+from graphc.lowering.cpu.families.conv_weight import emit_conv_weight
+from graphc.lowering.cpu.families.conv_weight_spec import (
     ConvWeightSpec,
     choose_conv_weight,
     conv_weight_scratch,
-    emit_conv_weight,
 )
 from graphc.lowering.cpu.families.epilogue import Epilogue
 from graphc.lowering.cpu.families.products import operand_slots, spread

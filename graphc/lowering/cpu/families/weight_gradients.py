@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from graphc.ir.graph import Node
 from graphc.lowering.cpu.emit import Expr, Extent, View
-from graphc.lowering.cpu.families.conv_weight import (
+from graphc.lowering.cpu.families.conv_weight import emit_conv_weight
+from graphc.lowering.cpu.families.conv_weight_spec import (
     ConvWeightSpec,
     choose_conv_weight,
     conv_weight_scratch,
-    emit_conv_weight,
 )
 from graphc.lowering.cpu.families.depthwise import DepthwiseSpec
 from graphc.lowering.cpu.families.depthwise_weight import (
