@@ -91,7 +91,8 @@ class Handle:
 
     Attributes:
         pointer: the `graphc_model *`.
-        run: `graphc_run`, to be called as run(pointer, inputs, n_inputs, outputs, n_outputs).
+        run: `graphc_run`, to be called as run(pointer, inputs, n_inputs, outputs, n_outputs) with C types: Python's
+            numbers would have to be converted at each call.
     """
 
     def __init__(
@@ -124,7 +125,6 @@ class Handle:
             ("graphc_output_shapes", [address, address, size, address, size]),
             ("graphc_dim_sizes", [address, address, size, address, size]),
             ("graphc_initial_state", [address, address, size]),
-            ("graphc_run", [address, address, size, address, size]),
             ("graphc_profile", [address, address, size, address, size, address, size]),
             ("graphc_threads", [address]),
             ("graphc_close", [address]),

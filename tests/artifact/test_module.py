@@ -200,6 +200,36 @@ def test_outputs_of_two_calls_are_distinct(linear_module: Module) -> None:
     np.testing.assert_array_equal(first, kept)
 
 
+def test_calls_like_the_one_before_take_a_short_way_with_the_same_rules(
+    linear_module: Module,
+) -> None:
+    """Many small outputs, which lie side by side; then everything the short way does not take."""
+    batches = [X + i for i in range(70)]
+    results = [linear_module(x=x)["y"] for x in batches]
+    for x, y in zip(batches, results, strict=True):
+        np.testing.assert_allclose(y, linear(x), rtol=1e-6)
+        assert y.flags.c_contiguous and y.flags.writeable
+    results[0][...] = 7
+    np.testing.assert_allclose(results[1], linear(batches[1]), rtol=1e-6)
+    frozen = X.copy()
+    frozen.flags.writeable = False
+    others = [X[:1], frozen, np.asfortranarray(X), X.astype(">f4"), X.tolist(), X]
+    for other in others:
+        if isinstance(other, np.ndarray) and other.dtype != np.float32:
+            with pytest.raises(ModuleDTypeError):
+                linear_module(x=other)
+            continue
+        want = linear(np.asarray(other, dtype=np.float32))
+        np.testing.assert_allclose(linear_module(x=other)["y"], want, rtol=1e-6)
+    with pytest.raises(ModuleInputError, match="no input `z`"):
+        linear_module(x=X, z=X)
+    with pytest.raises(ModuleInputError, match="missing"):
+        linear_module()
+    with pytest.raises(ModuleShapeError):
+        linear_module(x=X[:, :3])
+    np.testing.assert_allclose(linear_module(x=X)["y"], linear(X), rtol=1e-6)
+
+
 def test_every_dtype_goes_in_and_out(build: Build) -> None:
     c_types = ["double", "float", "uint16_t", "uint16_t", "int64_t", "int32_t", "int16_t", "int8_t",
                "uint8_t", "bool"]  # fmt: skip
