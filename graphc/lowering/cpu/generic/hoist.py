@@ -2,12 +2,14 @@
 
 Whatever does not change in the inner loops runs before them: the reductions of a softmax or norm,
 the check of an embedding's index, a bias. A value that two passes over a row need and that is
-expensive (the exponentials of a softmax) waits in the output's memory.
+expensive (the exponentials of a softmax) waits in the output's memory, or on the stack where that
+is of another type.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from graphc.ir.dim import Dim, DimLike, names_of, substitute
 from graphc.ir.graph import Graph, Node, Value
@@ -49,20 +51,35 @@ def checkable(plan: Schedule, inside: set[str]) -> list[tuple[Value, Index]]:
     return list(found)
 
 
-def storable(body: Graph, plan: Schedule, output: Value) -> Value | None:
-    """A value that passes over a row would compute again, and that can wait in the output's memory.
+@dataclass(frozen=True)
+class Storable:
+    """A value that waits between passes over a row.
 
-    It has the output's type, is computed at every element of the row by a reduction and at the
+    Attributes:
+        value: which.
+        first: the row's first position in the value.
+        length: its elements, where they are contiguous and of fixed number; else None.
+    """
+
+    value: Value
+    first: DimLike
+    length: int | None
+
+
+def storable(body: Graph, plan: Schedule, output: Value) -> Storable | None:
+    """A value that passes over a row would compute again, and that can wait in memory.
+
+    It has the output's shape, is computed at every element of the row by a reduction and at the
     output's own element afterwards, and is worth storing: an `expensive` op is behind it. Of several
     the one that most passes use, and of these the last.
     """
     symbols, trace = plan.symbols, plan.trace
     at = plan.axes.index([Dim.symbol(s) for s in symbols])
     inner = [(symbols[g], plan.axes.sizes[g]) for g in plan.inner]
-    best: tuple[int, Value] | None = None
+    best: tuple[int, Value, Storable] | None = None
     for value in {e.value: None for e in trace.events}:
         node = body.node(value.node)
-        if value == output or node.types[value.result] != body.type_of(output):
+        if value == output or node.types[value.result].shape != body.type_of(output).shape:
             continue
         if not _costly(body, node):
             continue
@@ -74,9 +91,19 @@ def storable(body: Graph, plan: Schedule, output: Value) -> Value | None:
         wanted = _box(trace, at, inner, plan)
         if all(not e.guarded and _row(trace, e, plan) == wanted for e in passes):
             uses = len({e.loops for e in passes})
-            if best is None or (uses, value) > best:
-                best = uses, value
-    return best[1] if best else None
+            if best is None or (uses, value) > best[:2]:
+                best = uses, value, Storable(value, *_run(wanted))
+    return best[2] if best else None
+
+
+def _run(box: _Box | None) -> tuple[DimLike, int | None]:
+    """Where a box of positions starts, and its length if it is one stretch."""
+    assert box is not None
+    first, steps = box
+    if len(steps) != 1 or steps[0][0] != 1:
+        return first, None
+    length = steps[0][1]
+    return first, length if isinstance(length, int) else None
 
 
 def _costly(body: Graph, node: Node) -> bool:

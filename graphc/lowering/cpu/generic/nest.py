@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 
 from graphc.ir.dim import Dim, DimLike, product, substitute
+from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph
 from graphc.lowering.cpu.cell import Kept
 from graphc.lowering.cpu.emit import SHARED_FLOPS, View, bind, branch, fused_loop, i64, static
@@ -29,6 +30,7 @@ from graphc.lowering.cpu.io import KernelIO
 
 _STRETCH = 4096  # elements of one loop that a thread takes at a time
 _FEW = 8  # fewer outer steps than this are not enough to share out
+_ROW = 4096  # elements of a row that may wait on the stack
 _MAX_VERSIONS = 4  # copies of a loop for conditions asked before it, per condition chain
 
 
@@ -207,15 +209,23 @@ class Nest:
         return {self.plan.symbols[g]: at for g, at in self.at.items()}
 
     def _keep(self) -> None:
-        """Lets a value that several passes need wait in the output's own memory."""
+        """Lets a value that several passes need wait: in the output's own memory, or on the stack."""
+        from tvm.script.ir_builder import tirx as t
+
         if not self.plan.row or len(self.outputs) != 1:
             return
         (slot,) = self.slots
         in_place = self.io.in_place[slot] if self.io.in_place else None
-        value = storable(self.body, self.plan, self.outputs[0])
-        if in_place is None and value is not None:
-            shape = self.body.type_of(value).shape
-            self.e.kept[value] = Kept(self.io.results[slot], shape)
+        found = storable(self.body, self.plan, self.outputs[0])
+        if found is None:
+            return
+        type = self.body.type_of(found.value)
+        if in_place is None and type == self.body.type_of(self.outputs[0]):
+            self.e.kept[found.value] = Kept(self.io.results[slot], type.shape)
+        elif found.length is not None and found.length <= _ROW and type.dtype is DType.F32:
+            row = t.alloc_buffer((found.length,), "float32", scope="global")
+            start = self.e.expr(substitute(found.first, self._env()))
+            self.e.kept[found.value] = Kept(View(row, "float32", (1,), -start), type.shape)
 
     def _inner(self, loops: Sequence[int]) -> None:
         """The inner loops: the vectorised one last and cut into pieces, the others serial."""
