@@ -213,12 +213,15 @@ def exp(x: Expr) -> Expr:
     dtype = dtype_of(x)
     top, bottom = (89.0, -104.0) if dtype == "float32" else (710.0, -746.0)
     x = bind(x)
-    x = bind(select(x > c(top), c(top), x))
-    x = bind(select(x < c(bottom), c(bottom), x))
-    n, _, p = _reduce_exp(x)
+    # What is zero is not computed: a product that underflows takes a hundred times as long as one that does not,
+    # and of masked scores there are many.
+    zero = x < c(bottom)
+    clamped = bind(select(zero, c(0.0), select(x > c(top), c(top), x)))
+    n, _, p = _reduce_exp(clamped)
     # 2^n in two factors: either alone stays within the normal exponents.
     half = bind(floor(n * c(0.5)))
-    return bind((p + c(1.0)) * _scale(half, dtype) * _scale(n - half, dtype))
+    result = bind((p + c(1.0)) * _scale(half, dtype) * _scale(n - half, dtype))
+    return bind(select(zero, c(0.0), result))
 
 
 # Cephes exp2f: (2^r - 1) / r for |r| <= 1/2.
