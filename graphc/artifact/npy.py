@@ -57,8 +57,9 @@ def read_header(file: BinaryIO, name: str) -> Header:
         if version not in _HEADERS:
             raise ValueError(f"format version {version}")
         shape, fortran, dtype = _HEADERS[version](file)
-    except ValueError as e:
-        raise ArrayFileError(f"{name} is no .npy file: {e}") from e
+    except Exception as e:  # NumPy parses the header as Python text, and lets out what that lets out
+        reason = (str(e).splitlines() or [type(e).__name__])[0]
+        raise ArrayFileError(f"{name} is no .npy file: {reason}") from e
     if dtype.hasobject or dtype.fields is not None:
         raise ArrayFileError(f"{name} holds Python objects or records, not a plain array")
     if any(dim < 0 for dim in shape):

@@ -240,6 +240,8 @@ def _record(folder: Path) -> dict[str, Any]:
     for key, kind in kinds.items():
         if not isinstance(body.get(key), kind):
             raise _damaged(folder, f"{RECORD} has no {key}")
+    if not all(isinstance(name, str) for name in body["shared"]):
+        raise _damaged(folder, f"{RECORD} lists what is no name")
     return body
 
 

@@ -107,7 +107,7 @@ class Loop:
             self._seconds = float(record["seconds"])
             self._history = History(from_json(row) for row in record["history"])
             self._best.resume(record["best"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise CheckpointError(
                 f"the checkpoint {found.folder} is damaged: its record is none of a run ({error!r})"
             ) from error

@@ -114,6 +114,14 @@ def test_area_under_the_curve() -> None:
     assert math.isnan(seen(m.RocAuc(), np.array([np.nan, 1.0]), np.array([0, 1])))
 
 
+def test_area_of_each_class_against_the_rest() -> None:
+    logits = torch.tensor(RNG.standard_normal((ROWS, 4)))
+    truth = RNG.integers(0, 4, ROWS)
+    expected = sk.roc_auc_score(truth, logits.softmax(1).numpy(), multi_class="ovr")
+    assert seen(m.RocAuc(), logits.numpy(), truth) == pytest.approx(expected, rel=1e-12)
+    assert math.isnan(seen(m.RocAuc(), logits.numpy(), truth % 3))
+
+
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=2, max_size=12))
 def test_area_is_the_share_of_pairs_in_order(rows: list[tuple[int, bool]]) -> None:
     high = [s for s, positive in rows if positive]
@@ -163,8 +171,8 @@ def test_perplexity_does_not_overflow() -> None:
         (m.F1(), np.zeros((2, 3)), np.array([0, -1]), "negative"),
         (m.TopK(1), np.zeros((2, 3)), np.array([0, 3]), "outside of the 3"),
         (m.Perplexity(), np.zeros((2, 3)), np.array([0, 3]), "outside of the 3"),
-        (m.RocAuc(), np.zeros((2, 3)), np.array([0, 1]), "two classes"),
-        (m.RocAuc(), np.zeros(2), np.array([0, 2]), "others"),
+        (m.RocAuc(), np.zeros((2, 3)), np.array([0, 3]), "others than classes 0 to 2"),
+        (m.RocAuc(), np.zeros(2), np.array([0, 2]), "others than classes 0 to 1"),
         (
             m.MeanSquaredError(),
             np.zeros((2, 3)),

@@ -45,8 +45,24 @@ def read_table(
         DataError: an unreadable file, a missing column, an empty cell, text where numbers are needed, a class that
             is not among `classes`, or more classes than the model has.
     """
+    try:
+        arrays, found = _read(path, ports, columns or {}, classes or {})
+    except DataError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError) as error:
+        raise DataError(_reason(path, error)) from error
+    return Columns(ports, arrays, str(path), table=True, classes=found)
+
+
+def _read(
+    path: Path,
+    ports: Sequence[Port],
+    columns: Mapping[str, str],
+    classes: Mapping[str, tuple[str, ...]],
+) -> tuple[dict[str, Array], dict[str, tuple[str, ...]]]:
+    """Arrays by input, and names of classes."""
     names, read = _open(path)
-    wanted = _assign(path, ports, names, columns or {})
+    wanted = _assign(path, ports, names, columns)
     table = read(sorted({name for group in wanted.values() for name in group}, key=names.index))
     arrays: dict[str, Array] = {}
     found: dict[str, tuple[str, ...]] = {}
@@ -54,7 +70,7 @@ def read_table(
         group = [(name, _column(path, name, table[name])) for name in wanted[port.name]]
         name, column = group[0]
         if _is_text(column.type) and not port.type.dtype.is_float and not port.row:
-            known = (classes or {}).get(port.name)
+            known = classes.get(port.name)
             arrays[port.name], found[port.name] = _classes(path, port, name, column, known)
         elif not port.row:
             arrays[port.name] = _numbers(path, name, column)
@@ -62,36 +78,23 @@ def read_table(
             arrays[port.name] = _lists(path, port, name, column)
         else:
             arrays[port.name] = np.stack([_numbers(path, n, c) for n, c in group], axis=1)
-    return Columns(ports, arrays, str(path), table=True, classes=found)
+    return arrays, found
 
 
 def _open(path: Path) -> tuple[list[str], Any]:
     """The names of a table's columns, and a function that reads some of them."""
-    try:
-        if path.suffix.lower() == ".parquet":
-            file = pyarrow.parquet.ParquetFile(path, memory_map=True)
-            groups = range(file.metadata.num_row_groups)
-            if sum(file.metadata.row_group(i).total_byte_size for i in groups) > MAX_BYTES:
-                raise DataError(f"{path} is larger than {MAX_BYTES >> 30} GiB when unpacked")
-            return list(file.schema_arrow.names), lambda names: _guarded(path, file.read, names)
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path} is larger than {MAX_BYTES >> 30} GiB")
-        table = pyarrow.csv.read_csv(
-            path,
-            parse_options=pyarrow.csv.ParseOptions(
-                delimiter="\t" if path.suffix.lower() == ".tsv" else ",", newlines_in_values=True
-            ),
-        )
-        return list(table.column_names), table.select
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(_reason(path, error)) from error
-
-
-def _guarded(path: Path, read: Any, names: list[str]) -> Any:
-    try:
-        return read(columns=names)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(_reason(path, error)) from error
+    if path.suffix.lower() == ".parquet":
+        file = pyarrow.parquet.ParquetFile(path, memory_map=True)
+        groups = range(file.metadata.num_row_groups)
+        if sum(file.metadata.row_group(i).total_byte_size for i in groups) > MAX_BYTES:
+            raise DataError(f"{path} is larger than {MAX_BYTES >> 30} GiB when unpacked")
+        return list(file.schema_arrow.names), lambda names: file.read(columns=names)
+    if path.stat().st_size > MAX_BYTES:
+        raise DataError(f"{path} is larger than {MAX_BYTES >> 30} GiB")
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    options = pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+    table = pyarrow.csv.read_csv(path, parse_options=options)
+    return list(table.column_names), table.select
 
 
 def _reason(path: Path, error: Exception) -> str:

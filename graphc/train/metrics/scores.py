@@ -12,10 +12,11 @@ from graphc.train.metrics.classification import IGNORE
 
 
 class RocAuc(Metric):
-    """The area under the ROC curve of a binary classifier: the chance that a positive row has a higher score.
+    """The area under the ROC curve: the chance that a positive row has a higher score than a negative one.
 
-    Exact, equal scores counting half (Mann & Whitney 1947); all scores of an epoch are kept. Scores are [N] or [N, 1],
-    or two classes' [N, 2], whose difference counts.
+    Exact, equal scores counting half (Mann & Whitney 1947); all scores of an epoch are kept. Scores are [N] or [N, 1]
+    for classes 0 and 1. Of logits [N, C] of two classes the difference counts; of more, it is the mean area of each
+    class against the rest by its softmax (sklearn's `multi_class="ovr"`, `average="macro"`).
     """
 
     name: ClassVar[str] = "auc"
@@ -26,40 +27,49 @@ class RocAuc(Metric):
     def reset(self) -> None:
         """Forgets everything seen."""
         self._scores: list[Array] = []
-        self._positive: list[Array] = []
+        self._truth: list[Array] = []
 
     def update(self, prediction: Array, target: Array) -> None:
-        """Sees a batch: scores, and classes 0 and 1."""
+        """Sees a batch: scores, and classes."""
         if is_binary(prediction, target):
-            scores = prediction.reshape(-1).astype(np.float64)
+            scores, classes = prediction.reshape(-1, 1).astype(np.float64), 2
         else:
-            both, target = rows_of_scores(prediction, target, self.name)
-            if both.shape[1] != 2:
-                raise MetricError(
-                    f"{self.name}: it is of two classes, the output has {both.shape[1]}"
-                )
-            scores = both[:, 1].astype(np.float64) - both[:, 0]
+            logits, target = rows_of_scores(prediction, target, self.name)
+            scores, classes = logits.astype(np.float64), logits.shape[1]
+            if classes == 2:
+                scores = scores[:, 1:] - scores[:, :1]
+            else:
+                powers = np.exp(scores - scores.max(1, keepdims=True))
+                scores = powers / powers.sum(1, keepdims=True)
         truth = target.reshape(-1)
-        if not np.isin(truth, (0, 1)).all():
-            raise MetricError(f"{self.name}: it is of classes 0 and 1, the target holds others")
+        if not np.isin(truth, range(classes)).all():
+            raise MetricError(
+                f"{self.name}: the target holds others than classes 0 to {classes - 1}"
+            )
         self._scores.append(scores)
-        self._positive.append(truth == 1)
+        self._truth.append(truth)
 
     def value(self) -> float:
-        """The area; NaN when all rows are of one class, or a score is NaN."""
+        """The area; NaN when a class has no rows or all of them, or a score is NaN."""
         if not self._scores:
             return float("nan")
-        scores, positive = np.concatenate(self._scores), np.concatenate(self._positive)
-        positives = int(positive.sum())
-        negatives = len(positive) - positives
-        if not positives or not negatives or np.isnan(scores).any():
-            return float("nan")
-        _, group = np.unique(scores, return_inverse=True)
-        above = np.bincount(group, positive).astype(np.int64)
-        below = np.bincount(group, ~positive).astype(np.int64)
-        lower = np.cumsum(below) - below
-        twice = int((above * (2 * lower + below)).sum())  # pairs in order count 2, ties 1
-        return twice / (2 * positives * negatives)
+        scores, truth = np.concatenate(self._scores), np.concatenate(self._truth)
+        if scores.shape[1] == 1:
+            return _area(scores[:, 0], truth == 1)
+        return float(np.mean([_area(s, truth == c) for c, s in enumerate(scores.T)]))
+
+
+def _area(scores: Array, positive: Array) -> float:
+    positives = int(positive.sum())
+    negatives = len(positive) - positives
+    if not positives or not negatives or np.isnan(scores).any():
+        return float("nan")
+    _, group = np.unique(scores, return_inverse=True)
+    above = np.bincount(group, positive).astype(np.int64)
+    below = np.bincount(group, ~positive).astype(np.int64)
+    lower = np.cumsum(below) - below
+    twice = int((above * (2 * lower + below)).sum())  # pairs in order count 2, ties 1
+    return twice / (2 * positives * negatives)
 
 
 class Perplexity(Metric):
