@@ -179,11 +179,17 @@ def _fill(
         "shared": shared,
         "record": record,
     }
-    text = json.dumps(body, indent=1, allow_nan=False)
+    text = json.dumps({**body, "sha256": _digest(body)}, indent=1, allow_nan=False)
     (folder / RECORD).write_text(text + "\n", encoding="utf-8", newline="\n")
     for path in folder.iterdir():
         sync(path)
     sync(folder)
+
+
+def _digest(body: Mapping[str, Any]) -> str:
+    """Of all that a record says, however it is laid out."""
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _same_bits(a: Array, b: Array) -> bool:
@@ -236,6 +242,8 @@ def _record(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"the checkpoint {folder} has format {version}, this graphc reads {VERSION}"
         )
+    if body.pop("sha256", None) != _digest(body):
+        raise _damaged(folder, f"{RECORD} is not what was written")
     kinds = {"files": dict, "shared": list, "record": dict}
     for key, kind in kinds.items():
         if not isinstance(body.get(key), kind):

@@ -8,7 +8,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -34,6 +36,14 @@ STATE = {
 
 def names(folder: Path) -> list[str]:
     return sorted(os.listdir(folder))
+
+
+def signed(data: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
+    """A record that was changed by somebody who knows how to sign it."""
+    body = json.loads(data)
+    del body["sha256"]
+    change(body)
+    return json.dumps({**body, "sha256": checkpoint._digest(body)}).encode()
 
 
 def test_everything_comes_back(tmp_path: Path) -> None:
@@ -88,13 +98,19 @@ def test_last_best_and_the_newest_are_kept(tmp_path: Path) -> None:
             lambda b: b.replace(b'"format_version": 1', b'"format_version": 2'),
             "format 2",
         ),
-        ("checkpoint.json", lambda b: b.replace(b'"shared"', b'"other"'), "has no shared"),
-        ("checkpoint.json", lambda b: b.replace(b'"fc.bias"', b'"fc.bia"'), "lacks 'fc.bia'"),
-        ("checkpoint.json", lambda b: b.replace(b'"state.safe', b'"gone.safe'), "does not list"),
+        (
+            "checkpoint.json",
+            lambda b: b.replace(b'"epoch": 3', b'"epoch": 2'),
+            "is not what was written",
+        ),
+        ("checkpoint.json", lambda b: signed(b, lambda r: r.pop("shared")), "has no shared"),
+        ("checkpoint.json", lambda b: signed(b, lambda r: r.update(shared=["fc"])), "lacks 'fc'"),
+        ("checkpoint.json", lambda b: signed(b, lambda r: r.update(shared=[[]])), "no name"),
+        ("checkpoint.json", lambda b: signed(b, lambda r: r.update(files={})), "does not list"),
     ],
 )
 def test_damage_is_found(tmp_path: Path, file: str, change: object, message: str) -> None:
-    saved = Checkpoints(tmp_path).save(7, STATE, WEIGHTS, {})
+    saved = Checkpoints(tmp_path).save(7, STATE, WEIGHTS, {"epoch": 3})
     data = (saved / file).read_bytes()
     (saved / file).unlink()
     if callable(change):
