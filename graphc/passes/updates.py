@@ -50,30 +50,35 @@ class _Updates(Merger):
 
     def join(self) -> None:
         """Joins writers with one another and with what only they read, until nothing does."""
-        while self._share() or self._absorb():
-            pass
+        changed = True
+        while changed:
+            changed = self._share()
+            for id in self.writers:
+                changed |= self._absorb(id)
 
     def _share(self) -> bool:
-        """Joins two groups of writers that read the same large value, or one the other's."""
+        """Joins groups of writers that read the same large value, or one the other's."""
         readers: dict[Value, list[int]] = {}
         joined = False
         for id in self.writers:
-            for member in tuple(self.members[self.group[id]]):
-                for value in self._large(member):
-                    others = readers.setdefault(value, [])
-                    joined |= any(self.attempt(other, id) for other in others)
-                    others.append(id)
-                    joined |= value.node in self.writers and self.attempt(value.node, id)
+            for value in self._read(id):
+                others = readers.setdefault(value, [])
+                joined |= any(self.attempt(other, id) for other in others)
+                others.append(id)
+                joined |= value.node in self.writers and self.attempt(value.node, id)
         return joined
 
-    def _absorb(self) -> bool:
-        """Joins a group of writers with an elementwise kernel that nothing else reads."""
+    def _absorb(self, writer: int) -> bool:
+        """Joins the group of a writer with an elementwise kernel that nothing else reads."""
         return any(
-            self._only_read_here(value, self.group[id]) and self.attempt(value.node, id)
-            for id in self.writers
-            for member in tuple(self.members[self.group[id]])
-            for value in self._large(member)
+            self._only_read_here(value, self.group[writer]) and self.attempt(value.node, writer)
+            for value in self._read(writer)
         )
+
+    def _read(self, writer: int) -> list[Value]:
+        """The values of the writer's shape that its group reads."""
+        members = self.members[self.group[writer]]
+        return list(dict.fromkeys(value for member in members for value in self._large(member)))
 
     def _large(self, node: Node) -> list[Value]:
         """The operands of the kernel's own shape."""

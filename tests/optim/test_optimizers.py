@@ -44,7 +44,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 STEPS = 100
 FEW = 12  # of them interpreted, which is slow
 RNG = np.random.default_rng(0)
-SHAPES = {"fc.weight": (3, 7), "scale": ()}
+SHAPES = {"fc.weight": (3, 7), "scale": (2,)}
 START = {k: RNG.normal(size=s).astype(np.float32) for k, s in SHAPES.items()}
 GRADS = [
     {k: (RNG.normal(size=s) * (t % 7 != 3)).astype(np.float32) for k, s in SHAPES.items()}
