@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 
 from graphc.ir.dim import names_of
 from graphc.ir.graph import Graph, GraphBuilder, Node, Value
-from graphc.ir.op import Pattern
+from graphc.ir.op import Op, Pattern
 from graphc.ops import BroadcastInDim, Fusion, Input, Scan, Transpose
 from graphc.passes.static import open_ended
 
@@ -54,6 +54,11 @@ def static_nodes(graph: Graph) -> frozenset[int]:
             continue
         static.add(node.id)
     return frozenset(static)
+
+
+def _computes(op: Op) -> bool:
+    """Whether an op can be evaluated element by element."""
+    return type(op).compute is not Op.compute
 
 
 @dataclass
@@ -91,8 +96,8 @@ class _Fuser:
             return False
         graph = self.graph
         return not any(graph.is_output(v) for v in node.values) and all(
-            user.op.pattern
-            not in (Pattern.CONTRACT, Pattern.WINDOW, Pattern.OPAQUE, Pattern.REGION)
+            user.op.pattern not in (Pattern.CONTRACT, Pattern.WINDOW, Pattern.REGION)
+            and (user.op.pattern is not Pattern.OPAQUE or _computes(user.op))
             and not user.op.alias
             for user, _ in graph.users(node)
         )

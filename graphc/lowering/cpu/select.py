@@ -17,7 +17,7 @@ from graphc.lowering.cpu.families.tiles import select_tiles
 from graphc.lowering.cpu.families.weight_gradients import select_weight_gradient
 from graphc.lowering.cpu.families.winograd_select import select_winograd
 from graphc.lowering.cpu.features import CpuTarget
-from graphc.lowering.cpu.generic import columns, map, reduce, rows
+from graphc.lowering.cpu.generic import columns, map, reduce, rows, scatter
 from graphc.lowering.cpu.kernel import Kernel
 from graphc.lowering.cpu.loop import select_scan
 from graphc.lowering.cpu.sizes import of_any_size
@@ -41,6 +41,9 @@ def select(fusion: Fusion, static: frozenset[int], target: CpuTarget) -> Kernel:
     kernel = _select_root(fusion, static, target)
     if kernel is not None:
         return kernel
+    scattered = scatter.root_of(fusion)
+    if scattered is not None:
+        return scatter.kernel(fusion, scattered, target)
     if columns.accepts(fusion, target):
         return columns.kernel(fusion, target)
     if map.accepts(fusion, target):
