@@ -57,7 +57,7 @@ def read_header(file: BinaryIO, name: str) -> Header:
         if version not in _HEADERS:
             raise ValueError(f"format version {version}")
         shape, fortran, dtype = _HEADERS[version](file)
-    except Exception as e:  # NumPy parses the header as Python text, and lets out what that lets out
+    except Exception as e:  # the header is parsed as Python text, which may raise anything
         reason = (str(e).splitlines() or [type(e).__name__])[0]
         raise ArrayFileError(f"{name} is no .npy file: {reason}") from e
     if dtype.hasobject or dtype.fields is not None:
