@@ -96,6 +96,11 @@ class Model:
         return self._elaborated.training
 
     @property
+    def augmentation(self) -> frontend.Augmentation | None:
+        """What the train block does to inputs; only in what `for_training("train")` returns."""
+        return self._elaborated.augmentation
+
+    @property
     def name(self) -> str:
         """The model's name in the file."""
         return self._elaborated.name

@@ -22,11 +22,13 @@ COMMANDS = {
     "summary": "Show the layer table: shapes, parameters, multiply-adds, memory.",
     "draw": "Draw a model as SVG, PNG, PDF or DOT.",
     "dump": "Print the graph after a pass.",
+    "augment": "Draw pictures before and after augmentation.",
     "train": "Train a model on data.",
     "compile": "Compile a model to a module folder.",
     "run": "Run a compiled module on .npy or .npz files.",
     "inspect": "Show what a compiled module is.",
     "bench": "Time a compiled module.",
+    "profile": "Time every kernel of a module, beside the machine's peaks.",
     "completion": "Print the shell completion script.",
 }
 """Command -> one line of help; `commands/<name>.py` holds the command as `command`."""

@@ -9,7 +9,7 @@ from graphc.frontend.limits import Limits
 from graphc.frontend.parameters import initialise
 from graphc.frontend.stages import LayerUse
 from graphc.frontend.store import Mode, ParameterInfo
-from graphc.frontend.training import LOSS, RNG, Training
+from graphc.frontend.training import LOSS, RNG, Augmentation, Training
 from graphc.frontend.weights import Weights, check_weights, match_weights
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "LAYERS",
     "LOSS",
     "RNG",
+    "Augmentation",
     "Elaborated",
     "ElaborationError",
     "LayerUse",

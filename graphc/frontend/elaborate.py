@@ -17,7 +17,7 @@ from graphc.frontend.scope import Frame, constant_labels
 from graphc.frontend.settings import from_text
 from graphc.frontend.stages import LayerUse
 from graphc.frontend.store import Mode, ParameterInfo
-from graphc.frontend.training import TrainBlocks, Training
+from graphc.frontend.training import Augmentation, TrainBlocks, Training
 from graphc.frontend.values import POISON, describe
 from graphc.ir.graph import Graph, GraphBuilder, Value
 from graphc.source import Source
@@ -37,6 +37,7 @@ class Elaborated:
         sources: The files that were read, by name.
         warnings: What is suspicious but not wrong.
         training: What its train block says; None without one, or in mode `infer`.
+        augmentation: What its train block does to inputs, in mode `train`; None where it does nothing.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Elaborated:
     sources: tuple[Source, ...]
     warnings: tuple[Diagnostic, ...]
     training: Training | None = None
+    augmentation: Augmentation | None = None
 
 
 class ElaborationError(DiagnosticError):
@@ -118,6 +120,7 @@ def load(
         tuple(m.source for m in loader.modules.values() if m is not None),
         report.collector.warnings,
         elaborator.training() if mode != "infer" else None,
+        elaborator.augmentation() if mode == "train" else None,
     )
 
 

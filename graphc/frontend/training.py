@@ -22,9 +22,9 @@ from graphc.frontend.names import uses
 from graphc.frontend.report import FailedError
 from graphc.frontend.scope import Frame
 from graphc.frontend.signature import Parameter, Signature, assign, converted
-from graphc.frontend.values import Tensor, describe, is_poisoned
+from graphc.frontend.values import MixedLabels, Tensor, describe, is_poisoned
 from graphc.ir.dtype import DType
-from graphc.ir.graph import Value
+from graphc.ir.graph import Graph, Value
 from graphc.ops import Add, Constant, Input
 from graphc.optim import (
     OPTIMIZERS,
@@ -70,6 +70,20 @@ class Training:
     epochs: int | None
 
 
+@dataclass(frozen=True)
+class Augmentation:
+    """What a train block does to inputs before a step.
+
+    Attributes:
+        graph: from the step's inputs to what it makes of them, under their names. Class numbers that were mixed are the
+            outputs `label`, `label.other` and `label.share`, how much there is of the first.
+        written: the statements, by the input they begin with.
+    """
+
+    graph: Graph
+    written: dict[str, str]
+
+
 class TrainBlocks(Blocks):
     """Runs the train block of a model. `section` is None where the file has none."""
 
@@ -80,6 +94,7 @@ class TrainBlocks(Blocks):
         """What has to be known before the model's body runs."""
         self.train_outputs: list[tuple[str, Value]] = []
         self.train_inputs: dict[str, Any] = {}
+        self.augmented: dict[str, tuple[Value, str]] = {}
         self.metrics: list[str] = []
         self.updates: dict[str, Value] = {}
         self.said: dict[type[ast.Node], Any] = {}
@@ -173,6 +188,22 @@ class TrainBlocks(Blocks):
             self.said.get(ast.Epochs),
         )
 
+    def augmentation(self) -> Augmentation | None:
+        """What happens to inputs before a step; None where nothing does."""
+        if not self.augmented:
+            return None
+        outputs = [(name, value) for name, (value, _) in self.augmented.items()]
+        for name, label in self.train_inputs.items():
+            if isinstance(label, MixedLabels):
+                mixed = label.mixed
+                outputs.append((name, mixed.first))
+                outputs += [(f"{name}.other", mixed.second), (f"{name}.share", mixed.share)]
+            else:
+                outputs.append((name, label.value))
+        outputs += [(name, value) for name, value in self.train_outputs if name == RNG]
+        written = {name: text for name, (_, text) in self.augmented.items()}
+        return Augmentation(self.b.build(outputs, prune=True), written)
+
     def _frame(self, frame: Frame) -> Frame:
         """A frame for the train block: it sees what the model's body sees."""
         assert self.section is not None
@@ -249,6 +280,7 @@ class TrainBlocks(Blocks):
                 help="the model was declared for the input as it comes out of the augmentation",
             )
         frame.env[chain.value.id] = value
+        self.augmented[chain.value.id] = value.value, chain.span.text
 
     def _check_augment(self, node: ast.Augment, frame: Frame) -> None:
         """Augmentation has happened where the input came in; here is what can be wrong with the statement."""
