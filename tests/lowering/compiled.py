@@ -14,6 +14,7 @@ from graphc.artifact.writer import write
 from graphc.ir.graph import Graph
 from graphc.lowering.cpu.features import detect_host, parse_target
 from graphc.lowering.generate import generate
+from graphc.lowering.precision import uses_tiles
 from graphc.passes import pipeline
 from graphc.reference import interpret
 
@@ -26,6 +27,10 @@ RUNNABLE = [
     if not parse_target(level).supported_by(detect_host())
 ]
 
+TILES = "x86-64-v4+amx_bf16+amx_tile+avx512_bf16"
+"""A target with AMX; whether this machine can run it."""
+HOST_RUNS_TILES = not parse_target(TILES).supported_by(detect_host())
+
 
 def random_parameters(graph: Graph, seed: int = 0) -> dict[str, Array]:
     """Normal numbers for every parameter."""
@@ -37,11 +42,15 @@ def random_parameters(graph: Graph, seed: int = 0) -> dict[str, Array]:
 
 
 def compile_graph(
-    graph: Graph, parameters: dict[str, Array], target: str = "native", threads: int = 2
+    graph: Graph,
+    parameters: dict[str, Array],
+    target: str = "native",
+    threads: int = 2,
+    precision: str = "f32",
 ) -> Module:
     """Pass pipeline, code generation, link, open. The folder goes when the process ends."""
-    fused, _ = pipeline.run(graph)
-    spec, objects = generate(fused, parameters, target=target)
+    fused, _ = pipeline.run(graph, tiles=uses_tiles(precision, target))
+    spec, objects = generate(fused, parameters, target=target, precision=precision)
     folder = tempfile.TemporaryDirectory()
     path = Path(folder.name) / "module"
     write(spec, objects, path)
