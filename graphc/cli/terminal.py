@@ -93,3 +93,11 @@ def say_if_reading_a_terminal() -> None:
     """Tells somebody who is about to wait for `-` that the text comes from the keyboard."""
     if sys.stdin.isatty():
         click.echo("reading from the terminal; end with Ctrl-D", err=True)
+
+
+def duration(seconds: float) -> str:
+    """A time with three digits: `16.2 µs`."""
+    for unit, scale in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
+        if seconds * scale >= 1:
+            return f"{seconds * scale:.3g} {unit}"
+    return f"{seconds * 1e9:.3g} ns"

@@ -89,6 +89,23 @@ def test_inspect_finds_an_altered_file(linear: Path, tmp_path: Path) -> None:
     assert len(graphc_json("inspect", copy, code=1)["problems"]) == 2
 
 
+def test_profile_shows_every_kernel_beside_the_peaks(linear: Path) -> None:
+    shown = graphc("profile", linear, "--dim", "N=5", "--threads", "1", "--calls", "2").stdout
+    assert "Machine" in shown and "of peak" in shown
+    found = graphc_json("profile", linear, "--dim", "N=5", "--calls", "2", "--sort")
+    assert found["peaks"]["gflops"] > 0 and found["peaks"]["gbytes"] > 0
+    seconds = [k["seconds"] for k in found["kernels"]]
+    assert len(seconds) == 2 and seconds == sorted(seconds, reverse=True)
+
+
+def test_profile_does_without_peaks_where_there_is_no_compiler(
+    linear: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert "no peaks" in graphc("profile", linear, "--calls", "1").output
+    assert graphc_json("profile", linear, "--calls", "1")["peaks"] is None
+
+
 def test_bench_reports_time_and_kernels(linear: Path) -> None:
     shown = graphc("bench", linear, "--dim", "N=5", "--threads", "1", "--seconds", "0.01").stdout
     for text in ("Median", "Spread", "GFLOP/s", "linear.nn:3:5", "x [5, 4]", "1 thread"):

@@ -16,11 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 import graphc
-from graphc.artifact import Module, expr
-from graphc.artifact.arrays import numpy_dtype
+from graphc.artifact import Module
 from graphc.cli import arrays, terminal
-from graphc.cli.command import UserError, graphc_command
+from graphc.cli.command import graphc_command
+from graphc.cli.feeds import made_up
 from graphc.cli.options import dims_option, json_option
+from graphc.cli.terminal import duration
 
 SHOWN = 10
 """Kernels in the table."""
@@ -28,7 +29,6 @@ PROFILES = 5
 """Profiled calls; each kernel counts with its median."""
 WARM_UP = 0.3
 """Seconds of calls before the measured ones."""
-MAX_INPUT_BYTES = 1 << 33
 
 
 @dataclass(frozen=True)
@@ -86,33 +86,6 @@ def command(
         terminal.console().print(_report(opened.name, used, shapes, measured))
 
 
-def made_up(
-    module: Module, dims: dict[str, int], given: dict[str, arrays.Array]
-) -> dict[str, arrays.Array]:
-    """Inputs for all of a module's inputs. Raises UserError for an unknown dim or a size that is too large."""
-    known = {d.name: d for d in module.dims}
-    for name in dims:
-        if name not in known:
-            raise UserError(
-                f"the module has no dim `{name}` (it has: {', '.join(known) or 'none'})"
-            )
-    sizes = {name: dims.get(name, d.low) for name, d in known.items()}
-    random = np.random.default_rng(0)
-    feeds = dict(given)
-    for port in module.inputs:
-        if port.name in feeds:
-            continue
-        shape = tuple(expr.evaluate(d, sizes) for d in port.shape)
-        dtype = numpy_dtype(port.dtype)
-        if dtype.itemsize * float(np.prod([float(n) for n in shape])) > MAX_INPUT_BYTES:
-            raise UserError(f"input `{port.name}` would be larger than {MAX_INPUT_BYTES >> 30} GiB")
-        if port.dtype in ("f16", "f32", "f64", "bf16"):
-            feeds[port.name] = random.standard_normal(shape, np.float32).astype(dtype)
-        else:
-            feeds[port.name] = np.zeros(shape, dtype)
-    return feeds
-
-
 def measure(
     module: Module, feeds: dict[str, arrays.Array], seconds: float, stage: Any = lambda name: None
 ) -> Measured:
@@ -168,21 +141,14 @@ def _json(
     }
 
 
-def _time(seconds: float) -> str:
-    for unit, scale in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
-        if seconds * scale >= 1:
-            return f"{seconds * scale:.3g} {unit}"
-    return f"{seconds * 1e9:.3g} ns"
-
-
 def _report(name: str, threads: int, shapes: dict[str, list[int]], measured: Measured) -> Group:
     median = measured.at(0.5)
     what = ", ".join(f"{n} {s}" for n, s in shapes.items())
-    spread = f"{_time(measured.at(0.1))} to {_time(measured.at(0.9))} for 80 % of {len(measured.seconds):,} calls"
+    spread = f"{duration(measured.at(0.1))} to {duration(measured.at(0.9))} for 80 % of {len(measured.seconds):,} calls"
     head = Table.grid(padding=(0, 2))
     for label, value in (
         ("Module", f"{name} on {what}, {threads} thread{'s' if threads > 1 else ''}"),
-        ("Median", _time(median)),
+        ("Median", duration(median)),
         ("Spread", spread),
         ("Speed", f"{measured.flops / median / 1e9:.3g} GFLOP/s"),
     ):
@@ -197,6 +163,6 @@ def _report(name: str, threads: int, shapes: dict[str, list[int]], measured: Mea
     for label, source, seconds, flops in slowest:
         rate = f"{flops / seconds / 1e9:.3g}" if seconds and flops else ""
         table.add_row(
-            Text(label), Text(source), _time(seconds), f"{100 * seconds / total:.0f} %", rate
+            Text(label), Text(source), duration(seconds), f"{100 * seconds / total:.0f} %", rate
         )
     return Group(head, table)
