@@ -20,11 +20,5 @@ CONSTANTS: dict[str, Any] = {
 BUILTINS: dict[str, Any] = {**LAYERS, **FUNCTIONS, **CONSTANTS}
 """Layers, functions, initialisers and constants, by name."""
 
-_AUGMENTATIONS = (
-    "random_crop random_resized_crop center_crop resize rotate translate affine flip horizontal_flip "
-    "vertical_flip color_jitter brightness contrast saturation hue grayscale gaussian_blur "
-    "gaussian_noise erase cutout mixup cutmix normalize"
-)
-
-TRAINING = frozenset((*OPTIMIZERS, *SCHEDULES, *_AUGMENTATIONS.split()))
+TRAINING = frozenset((*OPTIMIZERS, *SCHEDULES))
 """Names that mean something inside `train { ... }` only."""
