@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from graphc.ir.dtype import DType
 from graphc.ir.graph import GraphBuilder, Scope, Value
+from graphc.ir.op import Op
 from graphc.ir.types import TensorType
 from graphc.ops import arith
 from graphc.optim.base import ArgumentError, Optimizer, Schedule, Slot, Update, check_range
@@ -37,6 +38,22 @@ class Applied:
     state: dict[str, Value]  # in the order of `Rule.state`
     rate: Value
     norm: Value
+
+
+class _Sharing(GraphBuilder):
+    """Appends to another builder, and nothing twice: rates and bias corrections are the same for all parameters."""
+
+    def __init__(self, b: GraphBuilder) -> None:
+        super().__init__(b.name, b.dims)
+        self.nodes, self._scope, self._span = b.nodes, b._scope, b._span
+        self._made: dict[tuple[Op, tuple[Value, ...]], tuple[Value, ...]] = {}
+
+    def emit(self, op: Op, *operands: Value) -> tuple[Value, ...]:
+        """The results of the same application made before, or a new one's."""
+        key = (op, operands)
+        if key not in self._made:
+            self._made[key] = super().emit(op, *operands)
+        return self._made[key]
 
 
 @dataclass(frozen=True)
@@ -99,7 +116,7 @@ class Rule:
         before they are clipped to it. In a step that only accumulates, everything but the sums stays as it is.
         """
         with b.at((Scope("optimizer", self.optimizer.name),), None):
-            return self._apply(b, parameters, dict(gradients), state)
+            return self._apply(_Sharing(b), parameters, dict(gradients), state)
 
     def _apply(
         self,

@@ -188,7 +188,6 @@ class _Fuser:
         reader.root = reader.root or group.root
         for id in group.members:
             self.groups[id] = reader
-        self.groups = {id: g for id, g in self.groups.items() if id in g.members}
         return True
 
     def _only_reader(self, group: _Group) -> _Group | None:

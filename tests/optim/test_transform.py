@@ -132,3 +132,13 @@ def test_what_is_not_due_stays_bit_for_bit() -> None:
     found = steps(Rule(AdamW(0.1), accumulate=2), start, [normal()])
     assert all(np.array_equal(found[k], start[k]) for k in SHAPES)
     assert found["step"] == 0 and not found["optimizer.exp_avg.a"].any()
+
+
+def test_scalars_are_computed_once_for_all_parameters() -> None:
+    b = GraphBuilder("update")
+    rule = Rule(AdamW(0.1))
+    state = {k: b(Input(k, s.type.dtype, s.type.shape)) for k, s in rule.state(TYPES).items()}
+    params, grads = inputs(b), inputs(b, "grad.")
+    rule.apply(b, params, dict(zip(SHAPES, grads.values(), strict=True)), state)
+    powers = [n for n in b.nodes if n.op.name == "power"]
+    assert len(powers) == 2  # one bias correction each of both averages
