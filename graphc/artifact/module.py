@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import difflib
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from graphc.artifact.folder import copy_file, replacing
 
 _MAX_PLANS = 64  # remembered combinations of input shapes
 _SMALL, _AT_ONCE = 512, 32  # bytes of an output that is made together with that many others
+_LARGE = 1 << 20  # bytes from which on an output's memory is used again
 
 _address_of = ctypes.addressof
 _as_char: Callable[[Any], ctypes.c_char] = ctypes.c_char.from_buffer
@@ -104,16 +106,27 @@ class _Maker:
     """Makes the arrays of one output, and says where they lie.
 
     Small ones are cut from a block of many: making an array and asking for its address costs more than a small model
-    takes.
+    takes. Large ones take the memory of the call before as soon as nobody refers to it: fresh pages cost more than the
+    kernels that write them.
     """
 
-    def __init__(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self.name, self.shape, self.dtype = name, shape, dtype
+    def __init__(
+        self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], used: dict[str, Array]
+    ) -> None:
+        self.name, self.shape, self.dtype, self.used = name, shape, dtype, used
         self.bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
         self.spare: list[tuple[Array, int]] = []
 
     def make(self) -> tuple[Array, int]:
         """A new array and the address of its data."""
+        if self.bytes >= _LARGE:
+            owner = self.used.pop(self.name, None)
+            # Every view of an array refers to the array that owns the memory: without one, it is this name and the
+            # argument that count.
+            if owner is None or owner.shape != self.shape or sys.getrefcount(owner) > 2:
+                owner = np.empty(self.shape, self.dtype)
+            self.used[self.name] = owner
+            return owner[...], address(owner)
         if not 0 < self.bytes <= _SMALL or not self.shape:
             array = np.empty(self.shape, self.dtype)
             return array, address(array)
@@ -186,6 +199,7 @@ class Module:
         self._expected = list(zip(self._names, self._in_dtypes, strict=True))
         self._plans: dict[tuple[tuple[int, ...], ...], _Plan] = {}
         self._latest: _Plan | None = None
+        self._used: dict[str, Array] = {}  # memory of the latest large outputs
         self._handle: capi.Handle | None = capi.Handle(
             str(library), str(weights), info.interface, threads or 0, debug
         )
@@ -317,6 +331,7 @@ class Module:
         """Gives threads and memory back, as soon as calls that still run have ended."""
         self._handle = self._latest = None
         self._plans.clear()
+        self._used.clear()
 
     def __enter__(self) -> Module:
         return self
@@ -411,7 +426,9 @@ class Module:
             (port.name, tuple(struct.shape[: struct.rank]), dtype)
             for port, struct, dtype in zip(self.outputs, outputs, self._out_dtypes, strict=True)
         ]
-        return _Plan(structs, described, [], [_Maker(*d) for d in described], self._expected)
+        return _Plan(
+            structs, described, [], [_Maker(*d, self._used) for d in described], self._expected
+        )
 
     def _point(
         self, frame: _Frame, plan: _Plan, arrays: list[Array], out: Mapping[str, Array] | None

@@ -230,6 +230,23 @@ def test_calls_like_the_one_before_take_a_short_way_with_the_same_rules(
     np.testing.assert_allclose(linear_module(x=X)["y"], linear(X), rtol=1e-6)
 
 
+def test_memory_of_large_outputs_is_used_again_when_nobody_has_it(linear_module: Module) -> None:
+    x = np.ones((100_000, 4), np.float32)
+    first = linear_module(x=x)["y"]
+    part, place = first[5:7], first.ctypes.data
+    del first
+    second = linear_module(x=2 * x)["y"]
+    assert second.ctypes.data != place
+    np.testing.assert_allclose(part, linear(x[:2]), rtol=1e-6)
+    place = second.ctypes.data
+    del part, second
+    third = linear_module(x=3 * x)["y"]
+    assert third.ctypes.data == place and third.flags.c_contiguous and third.flags.writeable
+    fewer = linear_module(x=x[:90_000])["y"]
+    np.testing.assert_allclose(third[-1], linear(3 * x[:1])[0], rtol=1e-6)
+    np.testing.assert_allclose(fewer[-1], linear(x[:1])[0], rtol=1e-6)
+
+
 def test_every_dtype_goes_in_and_out(build: Build) -> None:
     c_types = ["double", "float", "uint16_t", "uint16_t", "int64_t", "int32_t", "int16_t", "int8_t",
                "uint8_t", "bool"]  # fmt: skip
