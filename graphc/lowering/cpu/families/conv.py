@@ -145,7 +145,7 @@ def choose_conv(spec: ConvSpec, target: CpuTarget) -> ConvTile:
     best: tuple[float, int, int, int] | None = None
     for vectors in range(4 if target.vector_registers == 32 else 3, 0, -1):
         panels = -(-features // (vectors * lanes))
-        most = register_rows(target, vectors)
+        most = register_rows(target, vectors, plain=True)
         for th in (1, 2, 3, 4):
             if th > most or (th > 1 and (height is None or width is None)):
                 continue
@@ -171,7 +171,7 @@ def choose_conv(spec: ConvSpec, target: CpuTarget) -> ConvTile:
     assert best is not None
     _, th, tw, vectors = best
     if width is None:
-        tw = register_rows(target, vectors)
+        tw = register_rows(target, vectors, plain=True)
     tiles = ceil_div(spec.output[-1], tw)
     known = static(tiles)
     return ConvTile(

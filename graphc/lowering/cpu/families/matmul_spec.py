@@ -106,12 +106,14 @@ class MatmulTile:
         return known // self.depth if known and self.depth else 1
 
 
-def register_rows(target: CpuTarget, vectors: int) -> int:
+def register_rows(target: CpuTarget, vectors: int, *, plain: bool = False) -> int:
     """Rows of a tile of ``vectors`` columns that fit the registers beside B and one broadcast.
 
-    Where there are many registers a few stay free: a long epilogue makes LLVM spill the others.
+    Where there are many registers a few stay free: a long epilogue makes LLVM spill the others. A ``plain``
+    tile, whose results are stored almost as they are, leaves room for the next step's B only.
     """
-    spare = 4 if target.vector_registers == 32 else 1 if target.fma else 2
+    many = vectors if plain else 4
+    spare = many if target.vector_registers == 32 else 1 if target.fma else 2
     return max(1, min(16, (target.vector_registers - vectors - spare) // vectors))
 
 

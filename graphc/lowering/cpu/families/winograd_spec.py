@@ -132,7 +132,7 @@ def cut_winograd(spec: ConvSpec, target: CpuTarget, m: int) -> WinogradTile | No
         return None
     lanes = target.lanes(spec.dtype)
     vectors = min((2, 3, 1), key=lambda v: -(-spec.features // (v * lanes)) * v)
-    rows = register_rows(target, vectors)
+    rows = register_rows(target, vectors, plain=True)
     # Few channels: all of a block and its weights stay in the second-level cache. Many: weights do not.
     most = rows * (2 if spec.channels <= 512 else 4) * (2 if m == 2 else 1)
     batch, item = static(spec.batch), np.dtype(spec.dtype).itemsize
