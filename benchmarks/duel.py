@@ -76,7 +76,11 @@ class Contender:
             "weights": str(files.weights),
             "feeds": str(files.feeds),
         }
-        log = BUILD / "log" / f"{files.workload.name}-{kind}.txt"
+        self._start("worker.py", job, f"{files.workload.name}-{kind}", threads)
+
+    def _start(self, script: str, job: dict[str, Any], name: str, threads: int) -> None:
+        """Starts the worker and waits until it has loaded; its complaints go to a log."""
+        log = BUILD / "log" / f"{name}.txt"
         log.parent.mkdir(parents=True, exist_ok=True)
         environment = os.environ | {
             "OMP_NUM_THREADS": str(threads),
@@ -84,14 +88,14 @@ class Contender:
         }
         with log.open("w") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).parent / "worker.py"), json.dumps(job)],
+                [sys.executable, str(Path(__file__).parent / script), json.dumps(job)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 text=True,
                 env=environment,
             )
-        self._read()
+        self.loaded = self._read()
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None

@@ -30,10 +30,8 @@ def _graph(shape: tuple[int, ...], axis: int, count: DimLike, zeros: bool) -> Gr
     b = GraphBuilder("scatter", {"N": Bounds()} if isinstance(count, Dim) else {})
     at = b(Input("at", DType.I64, (count,)))
     updates = b(Input("updates", DType.F32, (*shape[:axis], count, *shape[axis + 1 :])))
-    if zeros:
-        x = b(BroadcastInDim(shape, ()), b(Constant.of(np.float32(0))))
-    else:
-        x = b(Input("x", DType.F32, shape))
+    zero = b(Constant.of(np.float32(0)))
+    x = b(BroadcastInDim(shape, ()), zero) if zeros else b(Input("x", DType.F32, shape))
     return b.build([("y", b(IndexAdd(axis), x, at, updates))])
 
 
