@@ -68,8 +68,9 @@ def generate(
     Returns the module's data and its object files, equal for equal arguments. Raises TargetError.
     """
     cpu = parse_target(target)
-    graph, note = lower_precision(graph, precision, cpu)
-    graph = join_kernels(graph, static_nodes(graph), cpu)
+    lowered, note = lower_precision(graph, precision, cpu)
+    # Tiles multiply faster than what joining saves.
+    graph = join_kernels(graph, static_nodes(graph), cpu) if lowered is graph else lowered
     static = static_nodes(graph)
     kernels: dict[int, Kernel] = {}
 

@@ -161,6 +161,18 @@ def test_compile_run_inspect_bench(tiny: Path, tmp_path: Path) -> None:
     assert again["ok"] is True
     assert again["files"]["module.so"] > 0
     assert json.loads((folder / "manifest.json").read_text())["dims"] == []
+    assert again["precision"] == {"name": "f32"}
+
+
+def test_a_precision_the_target_lacks_is_noted(tiny: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "tiny.module"
+    arguments = ("compile", tiny, "-o", folder, "--precision", "bf16", "--target", "x86-64-v4")
+    assert "note: computed in f32: x86-64-v4 has no AMX tiles" in graphc(*arguments).stderr
+    found = graphc_json("inspect", folder)["manifest"]["precision"]
+    assert found["name"] == "f32" and "no AMX tiles to compute bf16 with" in found["note"]
+    shown = " ".join(graphc("inspect", folder).stdout.split())
+    assert "Precision f32 (computed in f32: x86-64-v4 has no AMX" in shown
+    graphc("compile", tiny, "-o", folder, "--precision", "half", code=2)
 
 
 def test_compile_says_what_is_wrong(tiny: Path, tmp_path: Path) -> None:

@@ -47,7 +47,8 @@ def rounded(value: Expr, target: CpuTarget) -> Expr:
     bits = bind(_as(value, "uint32"))
     up = ((bits >> word(16)) & word(1)) + word(0x7FFF)
     near = _as((bits + up) & word(0xFFFF0000), "float32")
-    return bind(select(t.isnan(value), value, near))
+    quiet = _as((bits | word(0x00400000)) & word(0xFFFF0000), "float32")
+    return bind(select(t.isnan(value), quiet, near))
 
 
 def _converted(value: Expr) -> Expr:

@@ -299,9 +299,8 @@ class View:
 class Registers:
     """Accumulators of a tile: ``rows`` buffers of ``width`` elements that LLVM keeps in registers.
 
-    One small stack array per row: TVM puts arrays of 1,024 bytes and more on the heap, and LLVM
-    promotes only arrays whose every access has a constant position, so loops over rows and
-    columns must be unrolled by the generator.
+    One small stack array per row: LLVM promotes only arrays whose every access has a constant
+    position, so loops over rows and columns must be unrolled by the generator.
     """
 
     def __init__(self, rows: int, width: int, dtype: str) -> None:

@@ -264,17 +264,16 @@ class _Emission:
         def first_pixel(tile: int, _: Extent) -> tuple[Extent, ...]:
             return (*image, first + tile, 0)
 
+        def store(tile: int) -> None:
+            def pixel(q: Extent) -> tuple[Extent, ...]:
+                return (*image, first + tile, q)
+
+            self._store(tiles, self.width, columns, panel, tile * self.width, pixel)
+
         def compute(down: int) -> None:
             self._multiply(tiles, rows, columns, panel, first_pixel, down=down)
             for tile in range(down):
-                self._store(
-                    tiles,
-                    self.width,
-                    columns,
-                    panel,
-                    tile * self.width,
-                    lambda q, tile=tile: (*image, first + tile, q),
-                )
+                store(tile)
 
         even = static(self.height)
         if even is not None and even % 2 == 0:
