@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from graphc.autodiff import grad_graph
 from graphc.reference import interpret
 from tests.frontend.helpers import codes, load
 
@@ -147,3 +148,31 @@ def test_what_does_not_fit_is_said(line: str, code: str) -> None:
         output y
     }}"""
     assert set(codes(text)) - {"E0303"} == {code}
+
+
+def test_second_derivatives_are_pytorchs() -> None:
+    """The gradient of the squared norm of a gradient, through a masked LSTM both ways."""
+    torch.manual_seed(0)
+    twin = nn.LSTM(D, H, bidirectional=True).double()
+    lengths = torch.tensor([5, 2, 4])
+    x = torch.randn(T, N, D, dtype=torch.float64, requires_grad=True)
+    packed = nn.utils.rnn.pack_padded_sequence(x, lengths, enforce_sorted=False)
+    y, _ = nn.utils.rnn.pad_packed_sequence(twin(packed)[0])
+    (first,) = torch.autograd.grad((y**3).sum(), x, create_graph=True)
+    twice = torch.autograd.grad((first**2).sum(), [x, *twin.parameters()])
+    text = f"""model M {{
+        input x: f64[{T}, {N}, {D}]
+        input lengths: i64[{N}]
+        y, _s = x -> layer: LSTM({H}, bidirectional=true, lengths=lengths)
+        output g = grad(sum(y ** 3), x)
+        output loss = sum(g ** 2)
+    }}"""
+    graph = load(text).graph
+    names = ["x", *(f"layer.{k}" for k, _ in twin.named_parameters())]
+    weights = {f"layer.{k}": v.detach().numpy() for k, v in twin.state_dict().items()}
+    arrays = {"x": x.detach().numpy(), "lengths": lengths.numpy()}
+    found = interpret(grad_graph(graph, "loss", names, ["g"]), arrays, weights)
+    np.testing.assert_allclose(found["g"], first.detach().numpy(), rtol=1e-9, atol=1e-12)
+    for name, wanted in zip(names, twice, strict=True):
+        scale = float(wanted.abs().max())
+        np.testing.assert_allclose(found[f"grad_{name}"], wanted.numpy(), rtol=0, atol=1e-9 * scale)
