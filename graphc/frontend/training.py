@@ -94,6 +94,7 @@ class TrainBlocks(Blocks):
         """What has to be known before the model's body runs."""
         self.train_outputs: list[tuple[str, Value]] = []
         self.train_inputs: dict[str, Any] = {}
+        self._declared_by: dict[str, ast.Input] = {}
         self.augmented: dict[str, tuple[Value, str]] = {}
         self.metrics: list[str] = []
         self.updates: dict[str, Value] = {}
@@ -167,7 +168,7 @@ class TrainBlocks(Blocks):
                 self.statement(node, inner)
             else:
                 self._guarded(node, inner, partial(run, self, node, inner))
-        if ast.Loss not in self.said and not inner.failed and not frame.failed:
+        if ast.Loss not in self.said:
             self.report.error(
                 "E0820",
                 f"the train block of `{section.model.id}` has no loss",
@@ -233,19 +234,20 @@ class TrainBlocks(Blocks):
     # ---- Statements ---------------------------------------------------------------------------
 
     def _train_input(self, node: ast.Input, frame: Frame) -> None:
-        if node.name.id in self.train_inputs:
+        if self._declared_by.get(node.name.id) is node:
             return  # an augmentation needed it before
-        if node.name.id in frame.env and node.name.id in frame.bound:
+        if node.name.id in frame.bound:
             self.report.fail(
                 "E0305",
                 f"`{node.name.id}` is defined twice",
                 node.name.span,
                 "defined again here",
-                related=[(frame.bound[node.name.id], "an input of the model")],
+                related=[(frame.bound[node.name.id], "first defined here")],
             )
         frame.env.pop(node.name.id, None)
         self._input(node, frame)
         self.train_inputs[node.name.id] = frame.env[node.name.id]
+        self._declared_by[node.name.id] = node
 
     def _augment(self, node: ast.Augment, frame: Frame) -> None:
         """`augment image -> rotate(10) -> mixup(label, 0.2)`: the input's name gets the result.
