@@ -79,7 +79,6 @@ def test_a_cell_of_any_batch_and_length(layer: str, target: str) -> None:
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_the_way_back_is_a_cell_as_well(layer: str) -> None:
-    """Weights are inputs here, packed while the module runs."""
     graph = model(layer, dims={"N": 7, "T": 5})
     names = ["x", *(p.op.path for p in graph.parameters)]
     backward = grad_graph(graph, "loss", names, ["loss"])
@@ -87,6 +86,32 @@ def test_the_way_back_is_a_cell_as_well(layer: str) -> None:
     weights = {k: v * np.float32(0.3) for k, v in random_parameters(backward).items()}
     module = compile_graph(backward, weights)
     compare(module, backward, inputs(7, 5), weights, 2e-5)
+
+
+def test_weights_that_only_a_run_knows_are_packed_in_it() -> None:
+    text = """model M {
+        input x: f32[T, N, 16]
+        input u: f32[16, 16]
+        input v: f32[16, 16]
+        scan x_t in x with h = zeros([N, 16]), c = zeros([N, 16]) {
+            h = tanh(x_t + h @ u + c @ permute(v, (1, 0)))
+            c = c * 0.5 + h
+            emit h
+        }
+        output y = h.stacked
+        output g = grad(mean(h.stacked ** 2), u)
+    }"""
+    graph = load(text).graph
+    assert all(cells(graph))
+    module = compile_graph(graph, {})
+    rng = np.random.default_rng(0)
+    for rows in (1, 5):
+        arrays = {
+            "x": rng.normal(size=(3, rows, 16)).astype(np.float32),
+            "u": 0.3 * rng.normal(size=(16, 16)).astype(np.float32),
+            "v": 0.3 * rng.normal(size=(16, 16)).astype(np.float32),
+        }
+        compare(module, graph, arrays, {}, 1e-5)
 
 
 @pytest.mark.parametrize(("rows", "units"), [(1, 48), (1, 200), (3, 64), (16, 40)])
