@@ -23,6 +23,7 @@ from graphc.lowering.cpu.emit import (
     i64,
     lanes_of,
     loop,
+    prefetch,
     product,
     shuffle,
     static,
@@ -44,6 +45,7 @@ __all__ = ["TileProduct", "emit_tile_product", "tile_scratch"]
 
 # Weights up to this size stay in a core's second-level cache while it walks over rows.
 _RESIDENT_BYTES = 1_000_000
+_LINE_WORDS = 32  # of a cache line
 _LEAST_DEPTH = 8  # below, most of a tile is empty
 
 
@@ -150,6 +152,17 @@ def _emit_packed(spec: TileProduct, a: Sequence[View], b: View, finish: Finish) 
         tiles = Tiles(spec.shape, spec.depth, split=spec.split)
         with tiles.configured(blocks) as fit:
 
+            def ahead(panel: Extent, block: Extent, step: Extent) -> None:
+                """Brings the next panel's share of this step to the second-level cache."""
+                if weights <= _RESIDENT_BYTES:
+                    return
+                steps, turns = spec.k // spec.depth, min(number or 4, per_task)
+                lines = -(-words // (_LINE_WORDS * steps * turns))
+                turn = block if turns == number else block % turns
+                first = (panel + 1) * words + (turn * steps + step) * (lines * _LINE_WORDS)
+                for line in range(lines):
+                    prefetch(b.address((*batch, first + line * _LINE_WORDS)), 2)
+
             def panel_of(panel: Extent, block: Extent, rows: Extent) -> None:
                 def from_packed(tile: int, part: int, tiles_across: int, step: Extent) -> Expr:
                     place = panel * words + ((step * spec.parts + part) * tiles_across + tile) * (
@@ -157,7 +170,19 @@ def _emit_packed(spec: TileProduct, a: Sequence[View], b: View, finish: Finish) 
                     )
                     return b.address((*batch, place))
 
-                _multiply(spec, tiles, blocks, a, from_packed, batch, panel, block, rows, finish)
+                _multiply(
+                    spec,
+                    tiles,
+                    blocks,
+                    a,
+                    from_packed,
+                    batch,
+                    panel,
+                    block,
+                    rows,
+                    finish,
+                    lambda step: ahead(panel, block, step),
+                )
 
             def one(block: Extent) -> None:
                 rows = blocks.rows(block)
@@ -199,8 +224,9 @@ def _multiply(
     block: Extent,
     rows: Extent,
     finish: Finish,
+    ahead: Callable[[Extent], None] = lambda step: None,
 ) -> None:
-    """One block of results, and its epilogue."""
+    """One block of results, and its epilogue; `ahead` is told of every step along K."""
     start = blocks.start(block)
     wide = spec.shape.columns
     full, rest = divmod(spec.n, wide)
@@ -210,6 +236,7 @@ def _multiply(
 
         def over(step: Callable[..., None]) -> None:
             with loop(spec.k // spec.depth) as s:
+                ahead(s)
                 step(s)
 
         def from_a(_: int, row: Extent, part: int, step: Extent) -> tuple[Expr, Extent]:
