@@ -24,7 +24,7 @@ from graphc.frontend.scope import Frame
 from graphc.frontend.signature import Parameter, Signature, assign, converted
 from graphc.frontend.values import MixedLabels, Tensor, describe, is_poisoned
 from graphc.ir.dtype import DType
-from graphc.ir.graph import Graph, Value
+from graphc.ir.graph import Graph, Scope, Value
 from graphc.ops import Add, Constant, Input
 from graphc.optim import (
     OPTIMIZERS,
@@ -301,7 +301,7 @@ class TrainBlocks(Blocks):
     def _loss(self, node: ast.Loss, frame: Frame) -> None:
         self._once(node, "loss")
         self.said[ast.Loss] = True
-        value = self.value(node.value, frame)
+        value = self._within(node, LOSS, "Loss", frame)
         if not isinstance(value, Tensor) or not value.type.dtype.is_float or value.type.shape:
             got = value.type if isinstance(value, Tensor) else describe(value)
             self.report.fail(
@@ -312,8 +312,17 @@ class TrainBlocks(Blocks):
             )
         self.train_outputs.insert(0, (LOSS, value.value))
 
+    def _within(self, node: ast.Loss | ast.Metric, label: str, kind: str, frame: Frame) -> Any:
+        """The value of a statement, computed in a block of its own: one box of a picture."""
+        outside = frame.scope
+        frame.scope = (*outside, Scope(label, kind, node.span))
+        try:
+            return self.value(node.value, frame)
+        finally:
+            frame.scope = outside
+
     def _metric(self, node: ast.Metric, frame: Frame) -> None:
-        value = self.value(node.value, frame)
+        value = self._within(node, node.name.id, "Metric", frame)
         if not isinstance(value, Tensor):
             self.report.fail(
                 "E0404", f"a metric is a tensor, not {describe(value)}", node.value.span
