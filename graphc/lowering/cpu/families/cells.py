@@ -21,6 +21,8 @@ from graphc.ops.bodies import depending, inline
 _PLAIN = (Pattern.SOURCE, Pattern.ELEMENTWISE, Pattern.INDEX)
 MAX_GATES = 8
 """Columns of one block that a product may have, in blocks of units."""
+MAX_PARTS = 32
+"""The same of all that a step multiplies and stores: each is code of its own."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,8 @@ class _Finder:
         if any(body.type_of(v).dtype is not dtype for v in op.carried):
             return None
         units = math.gcd(*widths)
+        if sum(widths) > MAX_PARTS * units:
+            return None
         for node in dots:
             if not self._stage(node, units):
                 return None
@@ -214,4 +218,4 @@ def _width(body: Graph, value: Value, rows: DimLike) -> int | None:
     return width if isinstance(width, int) and width > 0 else None
 
 
-__all__ = ["MAX_GATES", "Cell", "CellProduct", "Stage", "find_cell"]
+__all__ = ["MAX_GATES", "MAX_PARTS", "Cell", "CellProduct", "Stage", "find_cell"]
