@@ -135,6 +135,7 @@ class _Planner:
         self.outputs = {origin(graph, v): i for i, (_, v) in enumerate(graph.results)}
         self.added = len(graph)  # ids of the calls that only the plan knows: packing, copies
         self.steps: list[_Step] = []
+        self.inside: frozenset[int] = frozenset()  # calls that packing does on its way
         self.packed: dict[tuple[Value, str], Value] = {}
         self.state: dict[Value, int] = {}  # next value -> input whose buffer it gets
         self.weights: dict[tuple[Value, str], int] = {}
@@ -143,7 +144,9 @@ class _Planner:
 
     def plan(self) -> Plan:
         fusions = [n for n in self.graph.nodes if isinstance(n.op, Fusion)]
-        order, staged = _order(self.graph, fusions)
+        self.inside = _inside_packing(self.graph, fusions, self.needs, self.static)
+        kept = [n for n in fusions if n.id not in self.inside]
+        order, staged = _order(self.graph, kept, self.inside)
         for state, after in self.graph.state:
             made = origin(self.graph, after)
             if made != state.values[0] and state.id not in staged:
@@ -192,12 +195,26 @@ class _Planner:
         """The copy of an operand in the layout a kernel reads, made by a call of its own at the first use."""
         key = (value, need.packing[slot])
         if key not in self.packed:
-            t = self.graph.type_of(value)
+            base, steps = value, list[Node]()
+            if origin(self.graph, value).node in self.inside:
+                base = _origin(self.graph, value, self.inside)
+                steps = self._between(base, value)
+            t = self.graph.type_of(base)
             body = GraphBuilder("pack", self.graph.dims)
             x = body(Input("arg0", t.dtype, t.shape))
+            for step in steps:
+                x = _replayed(body, step, x)
             result = need.writers[slot](body, x)
-            self.packed[key] = self._own(node, "pack", body, result, value)
+            self.packed[key] = self._own(node, "pack", body, result, base)
         return self.packed[key]
+
+    def _between(self, base: Value, value: Value) -> list[Node]:
+        """The nodes that make a value from its base, first one first."""
+        steps: list[Node] = []
+        while value != base:
+            steps.insert(0, self.graph.node(value.node))
+            (value,) = steps[0].operands
+        return steps
 
     def _copy(self, state: Node, after: Value) -> Value:
         """A call that moves a finished value into the state's buffer, which was read until the end."""
@@ -273,7 +290,59 @@ class _Planner:
         return Place("arena", self.storage[source])
 
 
-def _order(graph: Graph, fusions: Sequence[Node]) -> tuple[list[Node], frozenset[int]]:
+def _origin(graph: Graph, value: Value, inside: frozenset[int]) -> Value:
+    """`origin`, behind calls that packing does on its way."""
+    value = origin(graph, value)
+    while value.node in inside:
+        value = origin(graph, graph.node(value.node).operands[0])
+    return value
+
+
+def _inside_packing(
+    graph: Graph,
+    fusions: Sequence[Node],
+    needs: Callable[[Node], Needs],
+    static: frozenset[int],
+) -> frozenset[int]:
+    """Calls that only move elements, for readers that all repack them: a filter turned for a gradient."""
+    packed: dict[int, bool] = {}  # fusion -> whether every reader so far repacks it
+    for node in fusions:
+        need = needs(node)
+        for slot, value in enumerate(node.operands):
+            maker = origin(graph, value).node
+            packed[maker] = packed.get(maker, True) and slot in need.packing
+    results = {origin(graph, v).node for _, v in graph.outputs}
+    return frozenset(
+        node.id
+        for node in fusions
+        if packed.get(node.id) and node.id not in results and node.id not in static and _moves(node)
+    )
+
+
+def _moves(node: Node) -> bool:
+    assert isinstance(node.op, Fusion)
+    body = node.op.body
+    plain = all(n.op.pattern is Pattern.INDEX or n.op.name == "input" for n in body.nodes)
+    return plain and len(node.operands) == 1 and len(node.types) == 1
+
+
+def _replayed(b: GraphBuilder, step: Node, x: Value) -> Value:
+    """An alias, or a fusion of one operand, applied to x."""
+    if not isinstance(step.op, Fusion):
+        return b(step.op, x)
+    body = step.op.body
+    done = {body.inputs[0].values[0]: x}
+    for node in body.nodes:
+        if node.op.name != "input":
+            done.update(
+                zip(node.values, b.emit(node.op, *(done[v] for v in node.operands)), strict=True)
+            )
+    return done[body.outputs[0][1]]
+
+
+def _order(
+    graph: Graph, fusions: Sequence[Node], inside: frozenset[int]
+) -> tuple[list[Node], frozenset[int]]:
     """The fusions in an order in which state is overwritten after its last read, and the states that need a copy.
 
     It is the order of the graph but for calls that wait for the readers of a state. A state is staged, written
@@ -283,7 +352,7 @@ def _order(graph: Graph, fusions: Sequence[Node]) -> tuple[list[Node], frozenset
     staged: set[int] = set()
     ids = {n.id for n in fusions}
     waits: dict[int, set[int]] = {  # fusion -> those that must run before it
-        n.id: {origin(graph, v).node for v in n.operands} & ids for n in fusions
+        n.id: {_origin(graph, v, inside).node for v in n.operands} & ids for n in fusions
     }
     data = {id: frozenset(before) for id, before in waits.items()}
     for state, after in graph.state:
@@ -291,7 +360,9 @@ def _order(graph: Graph, fusions: Sequence[Node]) -> tuple[list[Node], frozenset
         if made == state.values[0]:
             continue
         readers = {
-            n.id for n in fusions if any(origin(graph, v) == state.values[0] for v in n.operands)
+            n.id
+            for n in fusions
+            if any(_origin(graph, v, inside) == state.values[0] for v in n.operands)
         }
         writer = graph.node(made.node)
         if not isinstance(writer.op, Fusion) or not _overwrites(graph, writer, state.values[0]):
