@@ -8,34 +8,24 @@ model as it is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from graphc.frontend.blocks import Blocks
-from graphc.frontend.builtins import BUILTINS
 from graphc.frontend.keys import RandomKey
 from graphc.frontend.names import uses
+from graphc.frontend.recipes import Recipes
 from graphc.frontend.report import FailedError
 from graphc.frontend.scope import Frame
-from graphc.frontend.signature import Parameter, Signature, assign, converted
 from graphc.frontend.values import MixedLabels, Tensor, describe, is_poisoned
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, Scope, Value
 from graphc.ops import Add, Constant, Input
 from graphc.optim import (
-    OPTIMIZERS,
-    SCHEDULES,
-    ArgumentError,
-    Chain,
-    Fixed,
-    Optimizer,
-    ParamGroup,
     Rule,
-    Schedule,
     matches,
 )
 from graphc.source import Span
@@ -46,8 +36,6 @@ LOSS = "loss"
 
 RNG = "rng"
 """The state that names the random numbers of a step: seed and number of the step, i64[2]."""
-
-_RULE = ("clip_norm", "clip_value", "ema", "accumulate", "no_decay")
 
 
 @dataclass(frozen=True)
@@ -84,7 +72,7 @@ class Augmentation:
     written: dict[str, str]
 
 
-class TrainBlocks(Blocks):
+class TrainBlocks(Recipes):
     """Runs the train block of a model. `section` is None where the file has none."""
 
     section: ast.Train | None
@@ -299,7 +287,7 @@ class TrainBlocks(Blocks):
             self.report.fail("E0824", f"`{name.id}` is no input of the model", name.span)
 
     def _loss(self, node: ast.Loss, frame: Frame) -> None:
-        self._once(node, "loss")
+        self.once(node, "loss")
         self.said[ast.Loss] = True
         value = self._within(node, LOSS, "Loss", frame)
         if not isinstance(value, Tensor) or not value.type.dtype.is_float or value.type.shape:
@@ -334,79 +322,9 @@ class TrainBlocks(Blocks):
         self.metrics.append(node.name.id)
         self.train_outputs.append((node.name.id, value.value))
 
-    def _optimizer(self, node: ast.Optimizer, frame: Frame) -> None:
-        self._once(node, "optimizer")
-        own, values = self._made(node.value, OPTIMIZERS, "optimizer", frame, _RULE)
-        assert isinstance(own, Optimizer)
-        groups: tuple[ParamGroup, ...] = ()
-        no_decay = values.pop("no_decay", ())
-        if no_decay:
-            groups = tuple(ParamGroup(p, {"weight_decay": 0.0}) for p in no_decay)
-        schedule = self.said.get(ast.Schedule, Fixed())
-        self.said[ast.Optimizer] = self._checked(
-            node.value.span, lambda: Rule(own, schedule, groups, **values)
-        )
-
-    def _schedule(self, node: ast.Schedule, frame: Frame) -> None:
-        self._once(node, "schedule")
-        parts: list[Any] = [node.value]
-        if isinstance(node.value, ast.Chain):
-            parts = [node.value.value, *(s.target for s in node.value.stages)]
-        made = [self._made(p, SCHEDULES, "schedule", frame)[0] for p in parts]
-        schedules = [s for s in made if isinstance(s, Schedule)]
-        schedule = schedules[0]
-        if len(schedules) > 1:
-            schedule = self._checked(node.value.span, lambda: Chain(tuple(schedules)))
-        self.said[ast.Schedule] = schedule
-        rule = self.said.get(ast.Optimizer)
-        if isinstance(rule, Rule):
-            self.said[ast.Optimizer] = replace(rule, schedule=schedule)
-
-    def _made(
-        self,
-        node: Any,
-        table: Mapping[str, type[Any]],
-        what: str,
-        frame: Frame,
-        extra: tuple[str, ...] = (),
-    ) -> tuple[Any, dict[str, Any]]:
-        """`AdamW(lr=1e-3)` as an object, and the values of the `extra` keywords beside its own."""
-        call = node if isinstance(node, ast.Call) else None
-        name = call.callee if call is not None else node
-        if not isinstance(name, ast.Name) or name.id not in table:
-            if isinstance(name, ast.Name) and name.id not in {**BUILTINS, **frame.env}:
-                raise FailedError  # the check of names has said so
-            self.report.fail(
-                "E0822",
-                f"`{name.span.text}` is no {what}",
-                name.span,
-                help=f"it is one of {', '.join(table)}",
-            )
-        cls = table[name.id]
-        signature = Signature.of(cls.__init__, skip=1)
-        known = signature.by_name
-        more = tuple(_EXTRA[n] for n in extra if n not in known)
-        signature = Signature((*signature.parameters, *more))
-        arguments = self.arguments(call, frame) if call is not None else ()
-        bound, _ = assign(signature, name.id, arguments, node.span, self.report)
-        values = converted(signature, name.id, bound, self.report)
-        rest = {k: values.pop(k) for k in list(values) if k in extra and k not in known}
-        spans = {k: a.span for k, a in bound.items()}
-        return self._checked(node.span, lambda: cls(**values), spans), rest
-
-    def _checked(
-        self, span: Span, make: Callable[[], Any], spans: Mapping[str, Span] | None = None
-    ) -> Any:
-        """What `make` returns; what it says about its arguments is reported at theirs."""
-        try:
-            return make()
-        except ArgumentError as error:
-            place = (spans or {}).get(error.argument, span)
-            self.report.fail("E0405", f"`{error.argument}` {error.message}", place)
-
     def _number(self, node: ast.Batch | ast.Epochs, frame: Frame) -> None:
         word = "batch" if isinstance(node, ast.Batch) else "epochs"
-        self._once(node, word)
+        self.once(node, word)
         value = self.value(node.value, frame)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             self.report.fail(
@@ -416,10 +334,6 @@ class TrainBlocks(Blocks):
             )
         self.said[type(node)] = value
 
-    def _once(self, node: ast.Node, word: str) -> None:
-        if type(node) in self.said:
-            self.report.fail("E0305", f"`{word}` is said twice", node.span)
-
     def _freeze(self, node: ast.Freeze, frame: Frame) -> None:
         """Known since before the model ran: see `begin_training`."""
 
@@ -428,22 +342,13 @@ _RUN: dict[type[ast.Node], Callable[[Any, Any, Frame], None]] = {
     ast.Input: TrainBlocks._train_input,
     ast.Loss: TrainBlocks._loss,
     ast.Metric: TrainBlocks._metric,
-    ast.Optimizer: TrainBlocks._optimizer,
-    ast.Schedule: TrainBlocks._schedule,
+    ast.Optimizer: Recipes.optimizer,
+    ast.Schedule: Recipes.schedule,
     ast.Augment: TrainBlocks._check_augment,
     ast.Freeze: TrainBlocks._freeze,
     ast.Batch: TrainBlocks._number,
     ast.Epochs: TrainBlocks._number,
 }
-
-_EXTRA = {
-    "clip_norm": Parameter("clip_norm", float, None, False, True),
-    "clip_value": Parameter("clip_value", float, None, False, True),
-    "ema": Parameter("ema", float, None, False, True),
-    "accumulate": Parameter("accumulate", int, 1, False, True),
-    "no_decay": Parameter("no_decay", tuple[str, ...], (), False, True),
-}
-"""Arguments of every optimizer besides its own: see `optim.Rule`; `no_decay` are patterns without weight decay."""
 
 
 def _subject(node: ast.Augment) -> str | None:
