@@ -154,22 +154,24 @@ def test_f32_stays_as_it_is_and_other_names_are_refused() -> None:
         lower_precision(graph, "f16", AMX)
 
 
-def declared() -> Graph:
+def declared(dtype: DType) -> Graph:
     b = GraphBuilder("declared")
-    x = b(Input("x", DType.BF16, (2, 8, 9, 9)))
-    weight = b(Parameter("w", DType.BF16, (16, 8, 3, 3), "normal()"))
+    x = b(Input("x", dtype, (2, 8, 9, 9)))
+    weight = b(Parameter("w", dtype, (16, 8, 3, 3), "normal()"))
     x = b(ConvGeneral((1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1), 1, False), x, weight)
     x = b(MaxPool((3, 3), (3, 3), ((0, 0), (0, 0)), (1, 1), False), b(Relu(), x))
     flat = b(Reshape((2, 144)), x)
-    y = b(DotGeneral.matrix(), flat, b(Parameter("v", DType.BF16, (144, 10), "normal()")))
+    y = b(DotGeneral.matrix(), flat, b(Parameter("v", dtype, (144, 10), "normal()")))
     return b.build([("y", y)])
 
 
+@pytest.mark.parametrize("dtype", [DType.BF16, DType.F16], ids=str)
 @pytest.mark.parametrize("target", ["x86-64-v3", "x86-64-v4", TILES])
-def test_models_declared_in_bf16_have_kernels_of_their_own(target: str) -> None:
-    graph = declared()
+def test_models_declared_in_half_precision_do_not_fall_to_loops(target: str, dtype: DType) -> None:
+    graph = declared(dtype)
     found = families(fused(graph), parse_target(target))
-    own = {"tile_conv", "tiles"} if target == TILES else {"conv", "matmul"}
+    tiles = target == TILES and dtype is DType.BF16
+    own = {"tile_conv", "tiles"} if tiles else {"conv", "matmul"}
     assert own | {"pool"} <= set(found)
     parameters = random_parameters(graph)
     _, objects = generate(fused(graph), parameters, target=target)
@@ -177,7 +179,7 @@ def test_models_declared_in_bf16_have_kernels_of_their_own(target: str) -> None:
     if parse_target(target).supported_by(detect_host()):
         return
     rng = np.random.default_rng(0)
-    inputs = {"x": rng.standard_normal((2, 8, 9, 9)).astype(DType.BF16.numpy)}
+    inputs = {"x": rng.standard_normal((2, 8, 9, 9)).astype(dtype.numpy)}
     got = compile_graph(graph, parameters, target)(**inputs)["y"].astype(np.float32)
     want = interpret(graph, inputs, parameters)["y"].astype(np.float32)
     assert np.abs(got - want).max() <= 0.01 * np.abs(want).max()
