@@ -20,6 +20,7 @@ import torch
 from graphc.lowering.cpu import vmath
 from graphc.lowering.cpu.build import compile_object
 from graphc.lowering.cpu.emit import kernel
+from graphc.lowering.cpu.families.attention import AttentionSpec, emit_attention
 from graphc.lowering.cpu.families.conv import ConvSpec, choose_conv, emit_conv
 from graphc.lowering.cpu.families.depthwise import DepthwiseSpec, emit_depthwise
 from graphc.lowering.cpu.families.matmul import (
@@ -61,10 +62,10 @@ DEPTHWISE = [
     ("MobileNet 14x14", 14, 576, 3, 1),
 ]
 ATTENTION = [
-    ("scores 128", 12, 128, 128, 64, "columns"),
-    ("values 128", 12, 128, 64, 128, "rows"),
-    ("scores 512", 12, 512, 512, 64, "columns"),
-    ("values 512", 12, 512, 64, 512, "rows"),
+    ("BERT 128", 12, 128, 64, False),
+    ("GPT-2 128", 12, 128, 64, True),
+    ("512", 12, 512, 64, False),
+    ("causal 512", 12, 512, 64, True),
 ]
 Contest = tuple[str, float, Callable[[], Any], Callable[[], Any]]
 
@@ -74,7 +75,17 @@ def ready(kern: Any, target: CpuTarget, *arrays: np.ndarray) -> Callable[[], Non
     folder = Path(tempfile.mkdtemp(prefix="kernels-"))
     name = str(kern.function.attrs["global_symbol"])
     call = load([compile_object({name: kern.function}, target)], name, folder)
-    return lambda: call(*arrays, threads=1)
+    placed = [aligned(a) for a in arrays]
+    return lambda: call(*placed, threads=1)
+
+
+def aligned(array: np.ndarray) -> np.ndarray:
+    """A copy that starts at a cache line, as weights and arenas of modules do."""
+    room = np.empty(array.nbytes + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    copy = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 def random(*shape: int) -> np.ndarray:
@@ -85,7 +96,9 @@ def matmul(target: CpuTarget, label: str, m: int, n: int, k: int) -> Contest:
     spec = MatmulSpec(m, n, k)
     a, b, bias, c = random(m, k), random(k, n), random(n), random(m, n)
     packed = pack_matmul(b, choose_matmul(spec, target).nr)
-    with kernel("dense", dict.fromkeys(("a", "b", "bias", "c"), "float32"), public=True) as kern:
+    sums = np.zeros(int(scratch_bytes(spec, target)) // 4 + 1, "float32")
+    names = ("a", "b", "bias", "c", "s")
+    with kernel("dense", dict.fromkeys(names, "float32"), public=True) as kern:
         out, add = kern.view("c", (m, n)), kern.view("bias", (n,))
         emit_matmul(
             spec,
@@ -93,10 +106,11 @@ def matmul(target: CpuTarget, label: str, m: int, n: int, k: int) -> Contest:
             kern.view("a", (m, k)),
             kern.view("b", packed.shape),
             lambda i, v, lanes: out.store(vmath.relu(v + add.load(i[1:], lanes)), i),
+            scratch=kern.view("s", sums.shape),
         )
     ta, tb, tbias = (torch.tensor(t) for t in (a, np.ascontiguousarray(b.T), bias))
     peer = lambda: torch.relu_(torch.nn.functional.linear(ta, tb, tbias))  # noqa: E731
-    return label, 2.0 * m * n * k, ready(kern, target, a, packed, bias, c), peer
+    return label, 2.0 * m * n * k, ready(kern, target, a, packed, bias, c, sums), peer
 
 
 def conv(
@@ -147,25 +161,21 @@ def depthwise(
 
 
 def attention(
-    target: CpuTarget, label: str, batch: int, m: int, n: int, k: int, layout: str
+    target: CpuTarget, label: str, heads: int, tokens: int, depth: int, causal: bool
 ) -> Contest:
-    spec = MatmulSpec(m, n, k, (batch,), layout)
-    shape = (batch, k, n) if layout == "rows" else (batch, n, k)
-    a, b, c = random(batch, m, k), random(*shape), random(batch, m, n)
-    room = np.zeros(int(scratch_bytes(spec, target)) // 4 + 1, "float32")
-    with kernel("product", dict.fromkeys(("a", "b", "c", "s"), "float32"), public=True) as kern:
-        out = kern.view("c", (batch, m, n))
-        emit_matmul(
-            spec,
-            target,
-            kern.view("a", (batch, m, k)),
-            kern.view("b", shape),
-            lambda i, v, _: out.store(v, i),
-            scratch=kern.view("s", room.shape),
-        )
-    ta, tb = torch.tensor(a), torch.tensor(b)
-    tb = tb if layout == "rows" else tb.transpose(1, 2)
-    return label, 2.0 * batch * m * n * k, ready(kern, target, a, b, c, room), lambda: ta @ tb
+    spec = AttentionSpec((1, heads), tokens, tokens, depth, depth, depth**-0.5, causal)
+    shape = (1, tokens, heads, depth)  # as projections make them
+    steps = (tokens * heads * depth, depth, heads * depth, 1)
+    q, k, v, c = (random(*shape) for _ in range(4))
+    with kernel("attend", dict.fromkeys(("q", "k", "v", "c"), "float32"), public=True) as kern:
+        views = [kern.view(name, shape, strides=steps) for name in ("q", "k", "v", "c")]
+        out = views[3]
+        emit_attention(spec, target, *views[:3], None, lambda i, x, _: out.store(x, i))
+    turned = [torch.tensor(x).transpose(1, 2) for x in (q, k, v)]
+    attend = torch.nn.functional.scaled_dot_product_attention
+    peer = lambda: attend(*turned, is_causal=causal)  # noqa: E731
+    flops = float(spec.flops) * (0.5 if causal else 1.0)
+    return label, flops, ready(kern, target, q, k, v, c), peer
 
 
 def best(contest: Contest, rounds: int) -> tuple[float, float]:

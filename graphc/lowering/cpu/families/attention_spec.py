@@ -62,9 +62,11 @@ def choose_vectors(spec: AttentionSpec, target: CpuTarget) -> int:
 
     def total(vectors: int) -> float:
         full, rest = divmod(queries, vectors * lanes)
-        return full * cost(vectors) + (cost(-(-rest // lanes)) if rest else 0.0)
+        # A narrower last block is compiled separately.
+        return full * cost(vectors) + (cost(-(-rest // lanes)) * 1.2 if rest else 0.0)
 
-    return min(range(1, 5 if target.vector_registers == 32 else 3), key=total)
+    # Four vectors of 128 scores and more leave the first-level cache.
+    return min(range(1, 4 if target.vector_registers == 32 else 3), key=total)
 
 
 def key_block(spec: AttentionSpec) -> int:

@@ -37,7 +37,7 @@ _PANEL_BYTES = 24 * 1024
 _STREAMED_BYTES = 200_000
 # Rows of A up to this size stay in the second-level cache beside two panels; more are cut into chunks.
 _ROWS_BYTES = 900_000
-_CHUNK_BYTES = 512 * 1024
+_CHUNK_BYTES = 768 * 1024
 # Regions of scratch memory, and so the most tasks of an unpacked product that run at once.
 _SLOTS = 32
 
@@ -189,7 +189,8 @@ def choose_matmul(spec: MatmulSpec, target: CpuTarget) -> MatmulTile:
         if streamed and m * depth * item > _ROWS_BYTES:
             # Too many rows to keep beside a panel: a thread takes its own, and B passes by each time.
             rows_first, row_tiles = True, max(4, _CHUNK_BYTES // (mr * depth * item))
-            row_tiles = -(-number // -(-number // row_tiles))
+            pairs = -(-number // (2 * row_tiles))  # an even number of chunks
+            row_tiles = -(-number // (2 * pairs))
         # Enough tasks that threads end at about the same time.
         row_tiles = max(1, min(row_tiles, number * panels // 8 or 1))
     tiles = row_tiles if m is not None or rows_first else 16
