@@ -45,6 +45,8 @@ __all__ = ["TileProduct", "emit_tile_product", "tile_scratch"]
 
 # Weights up to this size stay in a core's second-level cache while it walks over rows.
 _RESIDENT_BYTES = 1_000_000
+# A panel up to this size can be fetched while another is used, without either being pushed out.
+_PANEL_BYTES = 500_000
 _LINE_WORDS = 32  # of a cache line
 _LEAST_DEPTH = 8  # below, most of a tile is empty
 
@@ -154,7 +156,7 @@ def _emit_packed(spec: TileProduct, a: Sequence[View], b: View, finish: Finish) 
 
             def ahead(panel: Extent, block: Extent, step: Extent) -> None:
                 """Brings the next panel's share of this step to the second-level cache."""
-                if weights <= _RESIDENT_BYTES:
+                if weights <= _RESIDENT_BYTES or words * 2 > _PANEL_BYTES:
                     return
                 steps, turns = spec.k // spec.depth, min(number or 4, per_task)
                 lines = -(-words // (_LINE_WORDS * steps * turns))
