@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from graphc import frontend
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, GraphBuilder, Node
 from graphc.ir.types import TensorType
@@ -59,3 +62,13 @@ def test_a_broken_pass_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "simplify", spoil)
     with pytest.raises(VerifyError, match="after pass simplify: types equal inferred types: node"):
         pipeline.run(example())
+
+
+def test_attention_stays_whole_unless_its_products_run_on_tiles() -> None:
+    graph = frontend.load(Path(__file__).parents[2] / "examples" / "bert_base.nn").graph
+
+    def names(tiles: bool) -> set[str]:
+        return {n.op.name for n in pipeline.run(graph, until="decompose", tiles=tiles)[0].nodes}
+
+    assert "attention" in names(False) and "softmax" not in names(False)
+    assert "softmax" in names(True) and "attention" not in names(True)
