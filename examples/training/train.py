@@ -6,6 +6,7 @@ NAME is a `.nn` file of this folder without its ending, or `all`. Weights, curve
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -26,7 +27,7 @@ Scores = dict[str, float]
 
 
 def supervised(
-    name: str, out: Path | None, epochs: int | None = None, weights: Mapping[str, Any] | None = None
+    name: str, out: Path | None, weights: Mapping[str, Any] | None = None
 ) -> tuple[Trainer, Scores]:
     """Trains an example with held-out data; the scores are means over that."""
     trainer = Trainer(graphc.load(HERE / f"{name}.nn"), weights)
@@ -35,7 +36,7 @@ def supervised(
         trainer,
         train,
         val=held,
-        epochs=epochs or trainer.epochs or 1,
+        epochs=trainer.epochs or 1,
         batch=trainer.batch or 32,
         out=out,
         title=name,
@@ -45,15 +46,18 @@ def supervised(
     return trainer, {k: float(v) for k, v in last.items() if k.startswith("val_")}
 
 
+@functools.cache
+def digits_resnet(out: Path | None) -> tuple[Trainer, Scores]:
+    """The residual network; a process trains it once, also for `even_odd`."""
+    return supervised("digits_resnet", out)
+
+
 def even_odd(out: Path | None) -> Scores:
     """The backbone comes from `digits_resnet`, which is trained first, and stays as it is."""
-    parent, _ = supervised("digits_resnet", None)
+    parent, _ = digits_resnet(None if out is None else out.with_name("digits_resnet"))
+    backbone = {k: v for k, v in parent.weights().items() if k.startswith("backbone")}
     model = graphc.load(HERE / "even_odd.nn")
-    weights = {
-        **model.initialise(),
-        **{k: v for k, v in parent.weights().items() if k.startswith("backbone")},
-    }
-    return supervised("even_odd", out, weights=weights)[1]
+    return supervised("even_odd", out, weights={**model.initialise(), **backbone})[1]
 
 
 def diabetes(out: Path | None) -> Scores:
@@ -98,13 +102,13 @@ EXAMPLES: dict[str, Callable[[Path | None], Scores]] = {
         name: lambda out, name=name: supervised(name, out)[1]  # type: ignore[misc]
         for name in (
             "digits_mlp",
-            "digits_resnet",
             "breast_cancer",
             "denoise",
             "signal_lstm",
             "char_transformer",
         )
     },
+    "digits_resnet": lambda out: digits_resnet(out)[1],
     "even_odd": even_odd,
     "diabetes": diabetes,
     "gan": lambda out: generative("gan", out, data.Noise(), gan_samples),
