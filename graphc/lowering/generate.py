@@ -25,6 +25,7 @@ from graphc.artifact.spec import (
 from graphc.ir.dim import DimLike
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.printer import print_graph
+from graphc.lowering.aliasing import origin
 from graphc.lowering.cpu.build import compile_objects
 from graphc.lowering.cpu.features import CpuTarget, parse_target
 from graphc.lowering.cpu.kernel import Kernel
@@ -38,7 +39,7 @@ from graphc.lowering.cpu.program import (
 )
 from graphc.lowering.cpu.select import select
 from graphc.lowering.join import join_kernels
-from graphc.lowering.plan import Call, Needs, Plan, make_plan, origin
+from graphc.lowering.plan import Call, Needs, Plan, make_plan
 from graphc.lowering.precision import lower_precision
 from graphc.lowering.verify import verify_plan
 from graphc.ops import Fusion

@@ -8,7 +8,6 @@ place); the next value of a state takes over the state's own buffer.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -16,8 +15,10 @@ from typing import Literal
 from graphc.ir.dim import DimLike
 from graphc.ir.graph import Graph, GraphBuilder, Node, Value
 from graphc.ir.op import Pattern
+from graphc.lowering.aliasing import origin, origin_inside, reads_in_place
 from graphc.lowering.memory import Layout, Request
 from graphc.lowering.memory import plan as plan_arena
+from graphc.lowering.order import state_order
 from graphc.ops import Fusion, Input
 from graphc.passes.fuse import used_dims
 
@@ -82,33 +83,6 @@ class Needs:
     writers: Mapping[int, Writer] = field(default_factory=dict)
 
 
-def origin(graph: Graph, value: Value) -> Value:
-    """The value whose bytes these are: reshapes are followed back to what was computed or given."""
-    node = graph.node(value.node)
-    while node.op.alias:
-        value = node.operands[0]
-        node = graph.node(value.node)
-    return value
-
-
-def reads_in_place(body: Graph, slot: int) -> bool:
-    """True when operand `slot` is read only at the very element being written.
-
-    Then the result may overwrite it: each element is read before, or in the same vector as, it is written.
-    """
-    inputs = body.inputs
-    out_shape = body.type_of(body.outputs[0][1]).shape
-    frontier = {inputs[slot].id}
-    if inputs[slot].types[0].shape != out_shape:
-        return False
-    for node in body.nodes:
-        if any(v.node in frontier for v in node.operands):
-            if node.op.pattern is not Pattern.ELEMENTWISE:
-                return False
-            frontier.add(node.id)
-    return True
-
-
 def make_plan(graph: Graph, needs: Callable[[Node], Needs], static: frozenset[int]) -> Plan:
     """Plans a fused graph.
 
@@ -146,7 +120,7 @@ class _Planner:
         fusions = [n for n in self.graph.nodes if isinstance(n.op, Fusion)]
         self.inside = _inside_packing(self.graph, fusions, self.needs, self.static)
         kept = [n for n in fusions if n.id not in self.inside]
-        order, staged = _order(self.graph, kept, self.inside)
+        order, staged = state_order(self.graph, kept, self.inside)
         for state, after in self.graph.state:
             made = origin(self.graph, after)
             if made != state.values[0] and state.id not in staged:
@@ -197,7 +171,7 @@ class _Planner:
         if key not in self.packed:
             base, steps = value, list[Node]()
             if origin(self.graph, value).node in self.inside:
-                base = _origin(self.graph, value, self.inside)
+                base = origin_inside(self.graph, value, self.inside)
                 steps = self._between(base, value)
             t = self.graph.type_of(base)
             body = GraphBuilder("pack", self.graph.dims)
@@ -290,14 +264,6 @@ class _Planner:
         return Place("arena", self.storage[source])
 
 
-def _origin(graph: Graph, value: Value, inside: frozenset[int]) -> Value:
-    """`origin`, behind calls that packing does on its way."""
-    value = origin(graph, value)
-    while value.node in inside:
-        value = origin(graph, graph.node(value.node).operands[0])
-    return value
-
-
 def _inside_packing(
     graph: Graph,
     fusions: Sequence[Node],
@@ -338,79 +304,6 @@ def _replayed(b: GraphBuilder, step: Node, x: Value) -> Value:
                 zip(node.values, b.emit(node.op, *(done[v] for v in node.operands)), strict=True)
             )
     return done[body.outputs[0][1]]
-
-
-def _order(
-    graph: Graph, fusions: Sequence[Node], inside: frozenset[int]
-) -> tuple[list[Node], frozenset[int]]:
-    """The fusions in an order in which state is overwritten after its last read, and the states that need a copy.
-
-    It is the order of the graph but for calls that wait for the readers of a state. A state is staged, written
-    elsewhere and copied at the end, when its writer reads it out of place or a reader depends on the writer.
-    """
-    writers: dict[int, list[int]] = {}  # fusion -> the states whose next values it makes
-    staged: set[int] = set()
-    ids = {n.id for n in fusions}
-    waits: dict[int, set[int]] = {  # fusion -> those that must run before it
-        n.id: {_origin(graph, v, inside).node for v in n.operands} & ids for n in fusions
-    }
-    data = {id: frozenset(before) for id, before in waits.items()}
-    for state, after in graph.state:
-        made = origin(graph, after)
-        if made == state.values[0]:
-            continue
-        readers = {
-            n.id
-            for n in fusions
-            if any(_origin(graph, v, inside) == state.values[0] for v in n.operands)
-        }
-        writer = graph.node(made.node)
-        if not isinstance(writer.op, Fusion) or not _overwrites(graph, writer, state.values[0]):
-            staged.add(state.id)
-            continue
-        writers.setdefault(writer.id, []).append(state.id)
-        waits[writer.id] |= readers - {writer.id}
-    order: list[Node] = []
-    done: set[int] = set()
-    pending = dict(waits)
-    ready = [id for id, before in pending.items() if not before]
-    heapq.heapify(ready)
-    users: dict[int, list[int]] = {id: [] for id in ids}
-    for id, before in waits.items():
-        for other in before:
-            users[other].append(id)
-    while len(order) < len(fusions):
-        if (
-            not ready
-        ):  # a reader depends on the writer: the first writer that waits for nothing else is staged
-            id = min(i for i in writers if i not in done and data[i] <= done)
-            staged.update(writers[id])
-            pending[id] = set()
-            heapq.heappush(ready, id)
-        id = heapq.heappop(ready)
-        if id in done:
-            continue
-        done.add(id)
-        order.append(graph.node(id))
-        for user in users[id]:
-            if user not in done and pending[user]:
-                pending[user] = pending[user] - {id}
-                if not pending[user]:
-                    heapq.heappush(ready, user)
-    return order, frozenset(staged)
-
-
-def _overwrites(graph: Graph, writer: Node, state: Value) -> bool:
-    """True when a fusion may write a result over a state: it reads that nowhere, or in place.
-
-    All its results are then of one shape, and each element of all of them is computed before any is written.
-    """
-    assert isinstance(writer.op, Fusion)
-    slots = [s for s, v in enumerate(writer.operands) if origin(graph, v) == state]
-    if not slots:
-        return True
-    alike = len({t.shape for t in writer.types}) == 1
-    return alike and all(reads_in_place(writer.op.body, s) for s in slots)
 
 
 def _takes_over(

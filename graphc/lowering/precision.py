@@ -21,10 +21,10 @@ from graphc.ir.graph import Graph, GraphBuilder, Node, Value
 from graphc.ir.op import Pattern
 from graphc.ir.types import TensorType
 from graphc.ir.verify import verify
+from graphc.lowering.aliasing import origin
 from graphc.lowering.cpu.families.tiles import fit_tiles
 from graphc.lowering.cpu.features import CpuTarget, parse_target
 from graphc.lowering.cpu.select import root_of
-from graphc.lowering.plan import origin
 from graphc.ops import Add, Convert, Fusion, Input, Subtract
 from graphc.passes.fuse import static_nodes, used_dims
 

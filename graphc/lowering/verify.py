@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from graphc.ir.dim import evaluate
 from graphc.ir.graph import Graph, Value
-from graphc.lowering.plan import Place, Plan, origin
+from graphc.lowering.aliasing import origin
+from graphc.lowering.plan import Place, Plan
 
 
 class PlanError(AssertionError):

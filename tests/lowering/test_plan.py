@@ -7,7 +7,8 @@ import pytest
 
 from graphc import frontend
 from graphc.ir.dim import evaluate
-from graphc.lowering.plan import Needs, make_plan, origin
+from graphc.lowering.aliasing import origin
+from graphc.lowering.plan import Needs, make_plan
 from graphc.lowering.verify import PlanError, verify_plan
 from graphc.ops import Fusion
 from graphc.passes import pipeline

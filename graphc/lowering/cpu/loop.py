@@ -14,12 +14,13 @@ from typing import Any
 
 from graphc.ir.dim import DimLike
 from graphc.ir.graph import Node
+from graphc.lowering.aliasing import origin
 from graphc.lowering.cpu.emit import Expr, Extent, View, along, i64, loop, product, remainder, when
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.io import KernelIO
 from graphc.lowering.cpu.kernel import Kernel, Packing, dim_expr
 from graphc.lowering.cpu.program import Function, call_kernel, checks, functions_of
-from graphc.lowering.plan import Needs, Place, Plan, make_plan, origin
+from graphc.lowering.plan import Needs, Place, Plan, make_plan
 from graphc.lowering.verify import verify_plan
 from graphc.ops import Fusion, Scan
 

@@ -6,6 +6,7 @@ into batches changes nothing.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -141,8 +142,9 @@ class _PerClass(Metric):
         """The number for each class."""
         return {"per_class": self.per_class().tolist()}
 
+    @abstractmethod
     def _ratio(self, hits: Array, predicted: Array, actual: Array) -> Array:
-        raise NotImplementedError
+        """The number of each class, from its three counts."""
 
 
 def _divided(a: Array, b: Array) -> Array:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from graphc.ir.dim import Bounds, DimLike
 from graphc.ir.dtype import DType
@@ -23,7 +24,7 @@ from graphc.lowering.cpu.io import FAULT_WORDS, KernelIO
 from graphc.ops import Fusion, Input
 
 from .harness import _LAUNCHER as LAUNCHER
-from .harness import guarded, misaligned
+from .harness import TARGETS, can_run, guarded, misaligned, target_id
 
 Emit = Callable[[Graph, CpuTarget, KernelIO], None]
 NATIVE = parse_target("native")
@@ -159,3 +160,14 @@ def check(kernels: Kernels, name: str, seed: int = 0, **dims: int) -> None:
     for actual, wanted in zip(results, expected(graph, arrays, **used), strict=True):
         close(actual, wanted)
     assert not kernels.fault.any()
+
+
+def kernels_by_target(bodies: Mapping[str, Graph], emit: Emit) -> Any:
+    """A fixture: the bodies as kernels for every target, None where this machine cannot run them."""
+
+    @pytest.fixture(scope="module", params=TARGETS, ids=target_id)
+    def named(request: pytest.FixtureRequest) -> Kernels | None:
+        kernels = Kernels(bodies, emit, request.param)
+        return kernels if can_run(request.param) else None
+
+    return named

@@ -36,8 +36,16 @@ from graphc.ops import (
     Take,
     Transpose,
 )
-from tests.lowering.cpu.bodies import NATIVE, Kernels, body, check, close, expected, operands
-from tests.lowering.cpu.harness import TARGETS, can_run, target_id
+from tests.lowering.cpu.bodies import (
+    NATIVE,
+    Kernels,
+    body,
+    check,
+    close,
+    expected,
+    kernels_by_target,
+    operands,
+)
 
 N, T = Dim.symbol("N"), Dim.symbol("T")
 DIMS = {"N": Bounds(), "T": Bounds()}
@@ -148,10 +156,7 @@ def test_maps(moves: Kernels, name: str) -> None:
     check(moves, name)
 
 
-@pytest.fixture(scope="module", params=TARGETS, ids=target_id)
-def named(request: pytest.FixtureRequest) -> Kernels | None:
-    kernels = Kernels(NAMED, emit, request.param)
-    return kernels if can_run(request.param) else None
+named = kernels_by_target(NAMED, emit)
 
 
 @pytest.mark.parametrize("name", NAMED)

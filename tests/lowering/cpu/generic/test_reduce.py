@@ -33,8 +33,7 @@ from graphc.ops import (
     Resize,
     Transpose,
 )
-from tests.lowering.cpu.bodies import NATIVE, Kernels, body, check, operands
-from tests.lowering.cpu.harness import TARGETS, can_run, target_id
+from tests.lowering.cpu.bodies import NATIVE, Kernels, body, check, kernels_by_target, operands
 
 N, T = Dim.symbol("N"), Dim.symbol("T")
 DIMS = {"N": Bounds(), "T": Bounds()}
@@ -117,10 +116,7 @@ def test_reductions(plain: Kernels, name: str) -> None:
     check(plain, name)
 
 
-@pytest.fixture(scope="module", params=TARGETS, ids=target_id)
-def named(request: pytest.FixtureRequest) -> Kernels | None:
-    kernels = Kernels(NAMED, emit, request.param)
-    return kernels if can_run(request.param) else None
+named = kernels_by_target(NAMED, emit)
 
 
 @pytest.mark.parametrize("name", NAMED)
