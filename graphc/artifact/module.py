@@ -1,4 +1,7 @@
-"""Opening and running compiled modules, with NumPy and the standard library only."""
+"""Opening and running compiled modules, with NumPy and the standard library only.
+
+Longer than most: one class, whose call from Python is written out for speed beside the general way.
+"""
 
 from __future__ import annotations
 

@@ -100,3 +100,16 @@ def dims_option(help: str) -> Callable[[F], F]:
     return click.option(
         "--dim", "dims", multiple=True, metavar="NAME=SIZE", callback=_dims, help=help
     )
+
+
+def measured_module(function: F) -> F:
+    """MODULE, inputs, `--dim` and `--threads`: what a command that measures a module takes."""
+    sizes = "Size of a named dim, such as N=8; the smallest allowed one otherwise. Repeatable."
+    for decorate in (
+        click.option("--threads", type=click.IntRange(1, 1024), help="Threads that compute."),
+        dims_option(sizes),
+        click.argument("inputs", nargs=-1),
+        click.argument("module", type=click.Path(path_type=Path)),
+    ):
+        function = decorate(function)
+    return function

@@ -1,4 +1,7 @@
-"""Chains: `x -> conv1: Conv2d(64, 3) -> relu`. Applying layers, blocks and functions, and their place in the tree."""
+"""Chains: `x -> conv1: Conv2d(64, 3) -> relu`. Applying layers, blocks and functions, and their place in the tree.
+
+Longer than most, because what can stand in a chain is one choice, made in one place.
+"""
 
 from __future__ import annotations
 

@@ -14,6 +14,8 @@ nobody else needs. What each side allows:
 
 Replicated ops (broadcasts, iota, scalar literals, masks of random numbers) belong to no group: each reader's body gets
 its own copy.
+
+Longer than most, because the rules decide together.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from graphc.artifact import Module
 from graphc.cli import arrays, terminal
 from graphc.cli.command import graphc_command
 from graphc.cli.feeds import made_up
-from graphc.cli.options import dims_option, json_option
+from graphc.cli.options import json_option, measured_module
 from graphc.cli.terminal import duration
 
 SHOWN = 10
@@ -49,10 +49,7 @@ class Measured:
 
 
 @graphc_command("graphc bench resnet50.module --dim N=1 --threads 1")
-@click.argument("module", type=click.Path(path_type=Path))
-@click.argument("inputs", nargs=-1)
-@dims_option("Size of a named dim, such as N=8; the smallest allowed one otherwise. Repeatable.")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads that compute.")
+@measured_module
 @click.option(
     "--seconds",
     type=click.FloatRange(0.01, 3600),

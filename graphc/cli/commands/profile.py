@@ -19,7 +19,7 @@ from graphc.artifact.peaks import Peaks, measure_peaks
 from graphc.cli import arrays, terminal
 from graphc.cli.command import graphc_command
 from graphc.cli.feeds import made_up
-from graphc.cli.options import dims_option, json_option
+from graphc.cli.options import json_option, measured_module
 from graphc.cli.terminal import duration
 
 WARM_UP = 3
@@ -48,10 +48,7 @@ class Kernel(NamedTuple):
 
 
 @graphc_command("graphc profile resnet50.module --dim N=1 --threads 2")
-@click.argument("module", type=click.Path(path_type=Path))
-@click.argument("inputs", nargs=-1)
-@dims_option("Size of a named dim, such as N=8; the smallest allowed one otherwise. Repeatable.")
-@click.option("--threads", type=click.IntRange(1, 1024), help="Threads that compute.")
+@measured_module
 @click.option(
     "--calls",
     type=click.IntRange(1, 100_000),

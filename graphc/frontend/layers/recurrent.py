@@ -233,16 +233,8 @@ class _Recurrent(Layer):
         return slice_axis(b, z, b.type_of(z).rank - 1, index * n, (index + 1) * n)
 
 
-@dataclass(frozen=True)
-class RNN(_Recurrent):
-    """h = tanh(W_ih x + b_ih + W_hh h + b_hh), or relu with `nonlinearity="relu"` (Elman 1990).
-
-    Gives `(output, h_n)`. Source: `torch.nn.RNN`.
-    """
-
-    nonlinearity: Literal["tanh", "relu"] = "tanh"
-
-    gates: ClassVar[int] = 1
+class _OneState(_Recurrent):
+    """Gives `(output, h_n)`."""
 
     def apply(
         self,
@@ -255,6 +247,18 @@ class RNN(_Recurrent):
         """Applies the layer."""
         y, (last,) = self.run(cx, x, (h_0,), lengths)
         return y, last
+
+
+@dataclass(frozen=True)
+class RNN(_OneState):
+    """h = tanh(W_ih x + b_ih + W_hh h + b_hh), or relu with `nonlinearity="relu"` (Elman 1990).
+
+    Source: `torch.nn.RNN`.
+    """
+
+    nonlinearity: Literal["tanh", "relu"] = "tanh"
+
+    gates: ClassVar[int] = 1
 
     def cell(self, b: GraphBuilder, x: Value, h: Value, rest: States) -> States:
         """The sum, bent."""
@@ -300,26 +304,14 @@ class LSTM(_Recurrent):
 
 
 @dataclass(frozen=True)
-class GRU(_Recurrent):
+class GRU(_OneState):
     """Gated recurrent unit: gates r, z, n; h = (1 - z) n + z h, the reset after the product (Cho et al. 2014).
 
-    Gives `(output, h_n)`. Source: `torch.nn.GRU`.
+    Source: `torch.nn.GRU`.
     """
 
     gates: ClassVar[int] = 3
     separate: ClassVar[bool] = True
-
-    def apply(
-        self,
-        cx: LayerContext,
-        x: Value,
-        h_0: Value | None = None,
-        *,
-        lengths: Value | None = None,
-    ) -> tuple[Value, Value]:
-        """Applies the layer."""
-        y, (last,) = self.run(cx, x, (h_0,), lengths)
-        return y, last
 
     def cell(self, b: GraphBuilder, x: Value, h: Value, rest: States) -> States:
         """The new gate takes the hidden state's part times r."""

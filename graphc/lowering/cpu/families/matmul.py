@@ -14,6 +14,8 @@ panel that follows moves into the second-level cache, and a K too deep for that 
 passes over all tiles. Unpacked operands with a static N and contiguous rows are read in place.
 Otherwise each task first copies its panel into scratch memory of the caller, transposing in registers
 where needed.
+
+Longer than most: the three layouts share their tiles, and are read together.
 """
 
 from __future__ import annotations
