@@ -20,10 +20,10 @@ import torch
 from graphc.lowering.cpu import vmath
 from graphc.lowering.cpu.build import compile_object
 from graphc.lowering.cpu.emit import kernel
-from graphc.lowering.cpu.families.attention import AttentionSpec, emit_attention
-from graphc.lowering.cpu.families.conv import ConvSpec, choose_conv, emit_conv
-from graphc.lowering.cpu.families.depthwise import DepthwiseSpec, emit_depthwise
-from graphc.lowering.cpu.families.matmul import (
+from graphc.lowering.cpu.families.attention.kernel import AttentionSpec, emit_attention
+from graphc.lowering.cpu.families.convolution.depthwise import DepthwiseSpec, emit_depthwise
+from graphc.lowering.cpu.families.convolution.direct import ConvSpec, choose_conv, emit_conv
+from graphc.lowering.cpu.families.dense.matmul import (
     MatmulSpec,
     choose_matmul,
     emit_matmul,

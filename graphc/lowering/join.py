@@ -5,7 +5,7 @@ from __future__ import annotations
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.rewrite import Rewriter, rewrite
 from graphc.lowering.aliasing import origin
-from graphc.lowering.cpu.families.expand_select import convolutions, joined
+from graphc.lowering.cpu.families.convolution.expand_select import convolutions, joined
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.ops import Fusion
 

@@ -22,7 +22,7 @@ from graphc.ir.op import Pattern
 from graphc.ir.types import TensorType
 from graphc.ir.verify import verify
 from graphc.lowering.aliasing import origin
-from graphc.lowering.cpu.families.tiles import fit_tiles
+from graphc.lowering.cpu.families.tile.select import fit_tiles
 from graphc.lowering.cpu.features import CpuTarget, parse_target
 from graphc.lowering.cpu.select import root_of
 from graphc.ops import Add, Convert, Fusion, Input, Subtract

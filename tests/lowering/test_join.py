@@ -11,8 +11,8 @@ from graphc.artifact import open as open_module
 from graphc.ir.dim import Bounds, Dim, DimLike
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, GraphBuilder, Node, Value
-from graphc.lowering.cpu.families import expand
-from graphc.lowering.cpu.families.expand_select import convolutions
+from graphc.lowering.cpu.families.convolution import expand
+from graphc.lowering.cpu.families.convolution.expand_select import convolutions
 from graphc.lowering.cpu.features import parse_target
 from graphc.lowering.join import join_kernels
 from graphc.ops import BroadcastInDim, ConvGeneral, Fusion, Hardtanh, Input, Parameter, functional

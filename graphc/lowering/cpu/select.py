@@ -6,16 +6,16 @@ from functools import partial
 
 from graphc.ir.graph import Node
 from graphc.ir.op import Pattern
-from graphc.lowering.cpu.families.attentions import select_attention
-from graphc.lowering.cpu.families.convolutions import select_convolution
-from graphc.lowering.cpu.families.expand_select import convolutions, select_expand
-from graphc.lowering.cpu.families.long_products import select_long_product
-from graphc.lowering.cpu.families.pooling import select_pooling
-from graphc.lowering.cpu.families.products import select_product
-from graphc.lowering.cpu.families.recurrent import select_cell
-from graphc.lowering.cpu.families.tiles import select_tiles
-from graphc.lowering.cpu.families.weight_gradients import select_weight_gradient
-from graphc.lowering.cpu.families.winograd_select import select_winograd
+from graphc.lowering.cpu.families.attention.select import select_attention
+from graphc.lowering.cpu.families.convolution.expand_select import convolutions, select_expand
+from graphc.lowering.cpu.families.convolution.select import select_convolution
+from graphc.lowering.cpu.families.convolution.weight_select import select_weight_gradient
+from graphc.lowering.cpu.families.convolution.winograd_select import select_winograd
+from graphc.lowering.cpu.families.dense.long_products import select_long_product
+from graphc.lowering.cpu.families.dense.select import select_product
+from graphc.lowering.cpu.families.pooling.select import select_pooling
+from graphc.lowering.cpu.families.recurrence.kernel import select_cell
+from graphc.lowering.cpu.families.tile.select import select_tiles
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.generic import columns, map, reduce, rows, scatter
 from graphc.lowering.cpu.kernel import Kernel

@@ -1,0 +1,1 @@
+"""Recurrent cells: loops whose steps are products and arithmetic on units."""

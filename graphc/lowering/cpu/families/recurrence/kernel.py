@@ -1,0 +1,363 @@
+"""Recurrent cells: the time loop, and in each step one parallel region a stage over blocks of units.
+
+A block computes the columns of all gates of its units, weights packed ``[block][depth][gate][unit]`` so that each
+thread reads its own contiguous part at every step, and then the cell's arithmetic on them: in registers for a row or
+two, else row by row behind the products of all rows. Carries alternate between two buffers, since blocks read all units
+of the step before while they write theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graphc.ir.dim import DimLike
+from graphc.ir.graph import Graph, GraphBuilder, Value
+from graphc.lowering.cpu.emit import (
+    Expr,
+    Extent,
+    Registers,
+    View,
+    along,
+    bind,
+    const,
+    fused_loop,
+    loop,
+    product,
+    remainder,
+    splat,
+    worth_threads,
+)
+from graphc.lowering.cpu.families.recurrence.select import Cell, CellProduct, Stage, find_cell
+from graphc.lowering.cpu.features import CpuTarget
+from graphc.lowering.cpu.generic.expr import TirEmitter
+from graphc.lowering.cpu.generic.index import Space, flatten
+from graphc.lowering.cpu.generic.inline import Inliner
+from graphc.lowering.cpu.io import KernelIO
+from graphc.lowering.cpu.kernel import Kernel, Packing, dim_expr
+from graphc.lowering.cpu.program import checks
+from graphc.lowering.cpu.tiling import RowTiles
+from graphc.ops import Reshape, Scan, Transpose
+
+_UNROLL = 4
+_ELEMENTS = 16  # buffers begin at multiples of this
+_FEW_ROWS = 2
+_ARITHMETIC = 20  # operations of a cell for each number that it stores, about
+_TYPICAL_ROWS = 8  # of a batch whose size only the run knows, to decide about threads
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """Vectors of `lanes` elements, blocks of `units`, rows that share a load of the weights.
+
+    `direct`: products stay in registers until they are used; otherwise they pass through scratch memory.
+    """
+
+    lanes: int
+    units: int
+    rows: int
+    direct: bool
+
+
+def select_cell(op: Scan, target: CpuTarget) -> Kernel | None:
+    """The kernel of a loop that is a recurrent cell, or None. Weights are captures, packed when or before it runs."""
+    if checks(op.body):
+        return None
+    cell = find_cell(op)
+    if cell is None:
+        return None
+    tile = _tile(cell, target)
+    if tile is None:
+        return None
+    packing = {
+        p.capture: _packing(p, cell.units, tile.units) for s in cell.stages for p in s.products
+    }
+    offsets, total = _buffers(cell, tile)
+
+    def emit(io: KernelIO) -> None:
+        _Emission(cell, tile, target, offsets, io).run()
+
+    dtype = str(cell.dtype.numpy)
+    return Kernel("recurrent", emit, total * cell.dtype.bytes, dtype, packing)
+
+
+def _tile(cell: Cell, target: CpuTarget) -> _Tile | None:
+    """How a step is cut: accumulators fill the registers, and blocks are enough for the threads."""
+    lanes = target.lanes(str(cell.dtype.numpy))
+    while cell.units % lanes:
+        lanes //= 2
+    if lanes < 4:
+        return None
+    room = target.vector_registers * 3 // 4
+    gates = max(sum(p.gates for p in s.products) for s in cell.stages)
+    few = isinstance(cell.rows, int) and cell.rows <= _FEW_ROWS
+    rows = cell.rows if few and isinstance(cell.rows, int) else room
+    wide = 1
+    while (
+        cell.units % (2 * wide * lanes) == 0
+        and cell.units // (2 * wide * lanes) >= 4
+        and 2 * wide * gates <= (min(room // rows, 8) if few else 4)
+    ):
+        wide *= 2
+    if not few:
+        rows = max(1, room // (wide * gates))
+        if isinstance(cell.rows, int):
+            rows = min(rows, cell.rows)
+    return _Tile(lanes, wide * lanes, rows, few and not any(s.products for s in cell.stages[:-1]))
+
+
+def _packing(p: CellProduct, units: int, block: int) -> Packing:
+    """A weight as ``[block][depth][gate][unit]``."""
+
+    def write(b: GraphBuilder, x: Value) -> Value:
+        if p.transposed:
+            x = b(Transpose((1, 0)), x)
+        x = b(Reshape((p.depth, p.gates, units // block, block)), x)
+        return b(Transpose((2, 0, 1, 3)), x)
+
+    way = "columns" if p.transposed else "rows"
+    return Packing.written(f"cell/{way}/{units}/{block}", write)
+
+
+def _buffers(cell: Cell, tile: _Tile) -> tuple[dict[Value, DimLike], DimLike]:
+    """Where in scratch memory values of a step are, in elements, and the end; carries have two places."""
+    offsets: dict[Value, DimLike] = {}
+    end: DimLike = 0
+    products = [] if tile.direct else [p.value for s in cell.stages for p in s.products]
+    for value in (*cell.op.carried, *cell.kept, *products):
+        offsets[value] = end
+        end = end + _room(cell, value) * (2 if value in cell.op.carried else 1)
+    return offsets, end
+
+
+def _room(cell: Cell, value: Value) -> DimLike:
+    size = cell.op.body.type_of(value).size
+    return -(-size // _ELEMENTS) * _ELEMENTS if isinstance(size, int) else size
+
+
+class _Emission:
+    """Writes one kernel."""
+
+    def __init__(
+        self,
+        cell: Cell,
+        tile: _Tile,
+        target: CpuTarget,
+        offsets: dict[Value, DimLike],
+        io: KernelIO,
+    ) -> None:
+        self.cell, self.tile, self.target, self.offsets, self.io = cell, tile, target, offsets, io
+        self.op, self.body = cell.op, cell.op.body
+        self.dtype = str(cell.dtype.numpy)
+        self.rows = dim_expr(cell.rows, io.dims)
+        self.length = dim_expr(self.op.length, io.dims)
+
+    def run(self) -> None:
+        op, first = self.op, self.op.sequences
+        for i, carry in enumerate(op.carried):
+            self._copy(self.io.operands[first + i], self._carry(carry, 0), carry)
+        with loop(self.length) as step:
+            at = self.length - 1 - step if op.reverse else step
+            before, after = remainder(step, 2), remainder(step + 1, 2)
+            for stage in self.cell.stages:
+                self._stage(stage, at, before, after)
+        for i, carry in enumerate(op.carried):
+            self._copy(self._carry(carry, remainder(self.length, 2)), self.io.results[i], carry)
+
+    def _copy(self, source: View, to: View, like: Value) -> None:
+        size = product([dim_expr(d, self.io.dims) for d in self.body.type_of(like).shape])
+        source, to = (View(v.buffer, v.dtype, (1,), v.offset) for v in (source, to))
+        along(size, self.tile.lanes, lambda i, n: to.store(source.load((i,), n), (i,)))
+
+    # ---- Memory of a step -------------------------------------------------------------------------
+
+    def _scratch(self, value: Value, offset: Extent) -> View:
+        assert self.io.scratch is not None
+        width = self.body.type_of(value).shape[1]
+        assert isinstance(width, int)
+        return View(self.io.scratch.buffer, self.dtype, (width, 1), offset)
+
+    def _carry(self, carry: Value, parity: Extent) -> View:
+        room = dim_expr(_room(self.cell, carry), self.io.dims)
+        return self._scratch(carry, dim_expr(self.offsets[carry], self.io.dims) + parity * room)
+
+    def _kept(self, value: Value) -> View:
+        return self._scratch(value, dim_expr(self.offsets[value], self.io.dims))
+
+    def _operands(self, at: Extent, parity: Extent) -> tuple[View, ...]:
+        """The body's inputs at a step."""
+        views = []
+        for i, view in enumerate(self.io.operands):
+            if i < self.op.sequences:
+                views.append(_element(view, at))
+            elif i < self.op.sequences + self.op.carries:
+                views.append(self._carry(self.op.carried[i - self.op.sequences], parity))
+            else:
+                views.append(view)
+        return tuple(views)
+
+    def _targets(self, value: Value, at: Extent, parity: Extent) -> list[View]:
+        """Where a value of a step is stored: as carries, in stacks, for later stages."""
+        op = self.op
+        carries = zip(op.carried, op.next, strict=True)
+        views = [self._carry(carry, parity) for carry, after in carries if after == value]
+        for i, emitted in enumerate(op.emitted):
+            if emitted == value:
+                views.append(_element(self.io.results[op.carries + i], at))
+        if value in self.cell.kept:
+            views.append(self._kept(value))
+        return views
+
+    # ---- A stage ----------------------------------------------------------------------------------
+
+    def _stage(self, stage: Stage, at: Extent, before: Extent, after: Extent) -> None:
+        cell, tile = self.cell, self.tile
+        blocks = cell.units // tile.units
+        operands = self._operands(at, before)
+        slots = {n.values[0]: i for i, n in enumerate(self.body.inputs)}
+        outputs = [(v, self._targets(v, at, after)) for v in stage.stored]
+        columns = sum(p.depth * p.gates * cell.units for p in stage.products)
+        work = 2 * columns + sum(self._width(v) for v in stage.stored) * _ARITHMETIC
+        rows = cell.rows if isinstance(cell.rows, int) else _TYPICAL_ROWS
+        tiles = RowTiles(self.rows, tile.rows)
+
+        def block(number: Extent) -> None:
+            if tile.direct:
+                assert isinstance(self.rows, int)
+                sums = multiply(number, 0, self.rows)
+                for row in range(self.rows):
+                    self._row(operands, outputs, number, row, sums)
+                return
+            if stage.products:
+                with loop(tiles.number) as chunk:
+                    tiles.emit(chunk, 1, lambda row, count: store(number, row, count))
+            with loop(self.rows) as row:
+                self._row(operands, outputs, number, row, {})
+
+        def multiply(number: Extent, row: Extent, count: int) -> dict[Value, Registers]:
+            sums = {}
+            for p in stage.products:
+                lhs = operands[slots[p.lhs]] if p.lhs in slots else self._kept(p.lhs)
+                sums[p.value] = self._product(p, lhs, operands[p.capture], number, row, count)
+            return sums
+
+        def store(number: Extent, row: Extent, count: int) -> None:
+            for value, acc in multiply(number, row, count).items():
+                for i in range(count):
+                    for column in range(0, acc.width, tile.lanes):
+                        gate, start = divmod(column, tile.units)
+                        at = gate * cell.units + number * tile.units + start
+                        self._kept(value).store(acc.get(i, column, tile.lanes), (row + i, at))
+
+        with fused_loop((blocks,), parallel=blocks > 1 and worth_threads(rows * work)) as (number,):
+            block(number)
+
+    def _width(self, value: Value) -> int:
+        width = self.body.type_of(value).shape[1]
+        assert isinstance(width, int)
+        return width
+
+    def _product(
+        self, p: CellProduct, lhs: View, weight: View, block: Extent, row: Extent, rows: int
+    ) -> Registers:
+        """All gates of a block, for some rows: one element of the left side against vectors of weights."""
+        lanes, width = self.tile.lanes, p.gates * self.tile.units
+        packed = View(weight.buffer, self.dtype, (p.depth * width, width, 1), weight.offset)
+        acc = Registers(rows, width, self.dtype)
+        pieces = range(0, width, lanes)
+        for i in range(rows):
+            for column in pieces:
+                acc.set(const(0.0, self.dtype, lanes), i, column)
+
+        def step(k: Extent) -> None:
+            vectors = [bind(packed.load((block, k, column), lanes)) for column in pieces]
+            for i in range(rows):
+                scalar = bind(lhs.load((row + i, k)))
+                for column, vector in zip(pieces, vectors, strict=True):
+                    acc.set(acc.get(i, column, lanes) + splat(scalar, lanes) * vector, i, column)
+
+        with loop(p.depth // _UNROLL) as k:
+            for u in range(_UNROLL):
+                step(k * _UNROLL + u)
+        for k in range(p.depth - p.depth % _UNROLL, p.depth):
+            step(k)
+        return acc
+
+    def _row(
+        self,
+        operands: tuple[View, ...],
+        outputs: Sequence[tuple[Value, Sequence[View]]],
+        number: Extent,
+        row: Extent,
+        sums: dict[Value, Registers],
+    ) -> None:
+        """Everything that is stored of one row of a block."""
+        for start in range(0, self.tile.units, self.tile.lanes):
+            self._vector(operands, outputs, number, row, sums, start)
+
+    def _vector(
+        self,
+        operands: tuple[View, ...],
+        outputs: Sequence[tuple[Value, Sequence[View]]],
+        number: Extent,
+        row: Extent,
+        sums: dict[Value, Registers],
+        start: int,
+    ) -> None:
+        cell, tile = self.cell, self.tile
+        io = KernelIO(operands, (), self.io.dims)
+        emitter = TirEmitter(Space(self.body.dims), io, self.target)
+        with emitter.vector(tile.lanes) as lane:
+            at = emitter.bound(row, 0, cell.rows - 1)
+            block = emitter.bound(number, 0, cell.units // tile.units - 1)
+            unit = block * tile.units + start + lane
+            elements = _Elements(self.body, emitter, unit, cell.units)
+            for value, acc in sums.items():
+                assert isinstance(row, int)
+                elements.sums[value] = [
+                    acc.get(row, gate * tile.units + start, tile.lanes)
+                    for gate in range(acc.width // tile.units)
+                ]
+            now = {v for v, _ in outputs}
+            there = [v for v in cell.kept if v not in now]
+            there += [v for v in self.offsets if v not in (*cell.op.carried, *cell.kept)]
+            elements.memory = {v: self._kept(v) for v in there}
+            for value, views in outputs:
+                shape = self.body.type_of(value).shape
+                for part in range(self._width(value) // cell.units):
+                    index = (at, part * cell.units + unit)
+                    result = elements.at(value, index)
+                    for view in views:
+                        emitter.write(view, flatten(index, shape), result)
+
+
+def _element(view: View, at: Extent) -> View:
+    """Element `at` of a stacked tensor."""
+    first, *rest = view.strides
+    return View(view.buffer, view.dtype, tuple(rest), view.offset + at * first)
+
+
+class _Elements(Inliner):
+    """Elements of a step's values: products are known at the units at hand, kept values are in memory."""
+
+    def __init__(self, body: Graph, emitter: TirEmitter, unit: DimLike, units: int) -> None:
+        super().__init__(body, emitter)
+        self.tir, self.unit, self.units = emitter, unit, units
+        self.sums: dict[Value, list[Expr]] = {}
+        self.memory: dict[Value, View] = {}
+
+    def at(self, value: Value, index: Sequence[DimLike]) -> Expr:
+        """See `Inliner.at`. Raises ValueError for other units of a product than those at hand."""
+        if value in self.sums:
+            column = self.tir.space.simplified(index[1])
+            for gate, known in enumerate(self.sums[value]):
+                if column == gate * self.units + self.unit:
+                    return known
+            raise ValueError(f"{value} was asked for at column {column}")
+        if value in self.memory:
+            shape = self.body.type_of(value).shape
+            return self.tir.wrap(self.tir.read(self.memory[value], flatten(index, shape)))
+        return super().at(value, index)
+
+
+__all__ = ["select_cell"]

@@ -1,0 +1,1 @@
+"""Products and convolutions on AMX tiles."""
