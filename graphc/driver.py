@@ -23,6 +23,7 @@ from graphc.artifact.spec import with_initial
 from graphc.artifact.writer import write
 from graphc.ir.graph import Graph
 from graphc.ir.printer import print_graph
+from graphc.lowering import toolkit
 from graphc.lowering.cpu.features import parse_target
 from graphc.lowering.generate import generate
 from graphc.lowering.precision import uses_tiles
@@ -80,6 +81,7 @@ def compile_graph(
         if _from_cache(store, key, directory):
             return Path(directory)
     find_compiler()
+    toolkit.preload()  # imports TVM beside the passes
     with ThreadPoolExecutor(1) as pool:
         runtime = pool.submit(check_compiler)  # the C runtime compiles while kernels are made
         progress("optimising")
