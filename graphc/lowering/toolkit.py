@@ -19,7 +19,7 @@ from types import ModuleType
 
 
 def preload() -> threading.Thread:
-    """Starts importing TVM; whoever imports it meanwhile waits for this to end. Returns the thread, for those who wait."""
+    """Starts importing TVM; whoever imports it meanwhile waits for its end. Returns the thread."""
     thread = threading.Thread(target=load, name="import tvm", daemon=True)
     thread.start()
     return thread
