@@ -9,8 +9,10 @@ write(program, directory)                    the deployable module; what was com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import gc
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +84,7 @@ def compile_graph(
             return Path(directory)
     find_compiler()
     toolkit.preload()  # imports TVM beside the passes
-    with ThreadPoolExecutor(1) as pool:
+    with _no_collector(), ThreadPoolExecutor(1) as pool:
         runtime = pool.submit(check_compiler)  # the C runtime compiles while kernels are made
         progress("optimising")
         optimised, _ = optimise(graph, tiles=uses_tiles(precision, target))
@@ -96,6 +98,18 @@ def compile_graph(
     if store is not None:
         store.keep(key, folder)
     return folder
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """The cycle collector off: graphs are many small objects, which it would look through again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _from_cache(store: cache.Cache, key: str, directory: str | Path) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
@@ -231,7 +232,7 @@ class Op:
         """Attribute names and values, in field order."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
-    @property
+    @cached_property
     def dim_names(self) -> frozenset[str]:
         """Named dims that attributes depend on; those of body graphs are their own."""
         return frozenset(_names(self.attributes().values()))

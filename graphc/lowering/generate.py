@@ -6,6 +6,7 @@ Select a kernel for each fusion, plan memory, pack the weights, emit the distinc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
@@ -82,18 +83,20 @@ def generate(
 
     plan = make_plan(graph, needs, static)
     verify_plan(graph, plan)
-    weights, offsets = _weights(graph, plan, kernels, parameters)
     functions = functions_of(plan, kernels)
     faults, fault_ids = _faults(plan)
-    objects = _objects(
-        (print_graph(graph), cpu.name, precision),
-        lambda: compile_objects(
-            _partitions(
-                functions, cpu, lambda: emit_main(graph, plan.calls, functions, fault_ids, offsets)
-            ),
-            cpu,
-        ),
-    )
+    with ThreadPoolExecutor(1) as pool:
+        # NumPy packs the weights while kernels compile; only the main function needs to know where they lie.
+        packed = pool.submit(_weights, graph, plan, kernels, parameters)
+
+        def main() -> Any:
+            return emit_main(graph, plan.calls, functions, fault_ids, packed.result()[1])
+
+        objects = _objects(
+            (print_graph(graph), cpu.name, precision),
+            lambda: compile_objects(_partitions(functions, cpu, main), cpu),
+        )
+        weights, _ = packed.result()
     spec = _spec(graph, plan, functions, weights, faults, cpu)
     return replace(spec, precision="f32" if note else precision, note=note), objects
 
