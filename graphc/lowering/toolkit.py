@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 
 def preload() -> threading.Thread:
@@ -66,7 +67,7 @@ def without(package: str) -> Iterator[None]:
 @contextmanager
 def _one_list() -> Iterator[None]:
     """While it is open, `tvm_ffi` asks for the list of global functions once."""
-    registry = importlib.import_module("tvm_ffi.registry")
+    registry: Any = importlib.import_module("tvm_ffi.registry")
     ask, names = registry.list_global_func_names, list[str]()
 
     def listed() -> list[str]:
