@@ -8,6 +8,7 @@ new one (see `rewrite.py`). Edges run from producer to user, keyed by operand sl
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -77,6 +78,7 @@ class Graph:
         self.name = name
         self.dims: Mapping[str, Bounds] = MappingProxyType(dict(dims))
         self.outputs = tuple(outputs)
+        self.sound = False  # set by the verifier, which looks at a body once
         self._net: nx.MultiDiGraph = nx.MultiDiGraph()
         self._index: dict[int, Node] = {}  # the nodes of the network, found without its views
         for node in nodes:
@@ -112,9 +114,15 @@ class Graph:
 
     def users(self, node: int | Node) -> tuple[tuple[Node, int], ...]:
         """(user, operand slot) of every use of a node's results, in id and slot order."""
-        id = node.id if isinstance(node, Node) else node
-        edges = sorted((v, slot) for _, v, slot in self._net.out_edges(id, keys=True))
-        return tuple((self.node(v), slot) for v, slot in edges)
+        return self._users[node.id if isinstance(node, Node) else node]
+
+    @cached_property
+    def _users(self) -> dict[int, tuple[tuple[Node, int], ...]]:
+        found: dict[int, list[tuple[Node, int]]] = {node.id: [] for node in self.nodes}
+        for user in self.nodes:  # in id and slot order
+            for slot, value in enumerate(user.operands):
+                found[value.node].append((user, slot))
+        return {id: tuple(users) for id, users in found.items()}
 
     def uses(self, value: Value) -> tuple[tuple[Node, int], ...]:
         """(user, operand slot) of every use of one value."""
@@ -122,7 +130,12 @@ class Graph:
 
     def is_output(self, value: Value) -> bool:
         """True when the value is a result of the graph."""
-        return any(v == value for _, v in self.outputs)
+        return value in self.output_uses
+
+    @cached_property
+    def output_uses(self) -> Mapping[Value, int]:
+        """How many outputs are a value, for those that any is."""
+        return Counter(value for _, value in self.outputs)
 
     @cached_property
     def inputs(self) -> tuple[Node, ...]:
@@ -229,7 +242,7 @@ class GraphBuilder:
         """Adds one application. Raises OpError when the op rejects the operand types."""
         if op.arity is not None and op.arity != len(operands):
             raise OpError(f"{op.name} takes {op.arity} operands and got {len(operands)}")
-        types = op.infer(*(self.type_of(v) for v in operands))
+        types = op.typed(*(self.type_of(v) for v in operands))
         node = Node(len(self.nodes), op, operands, types, self._scope, self._span)
         self.nodes.append(node)
         return node.values

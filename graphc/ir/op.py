@@ -160,6 +160,16 @@ class Op:
         """Result types. Raises OpError, naming both shapes, when the operands do not fit."""
         raise TypeError(f"{type(self).__name__} has no shape rule")
 
+    def typed(self, *operands: TensorType) -> tuple[TensorType, ...]:
+        """`infer`, whose answer for the operand types asked about last is remembered: passes ask again and again."""
+        last: tuple[Any, Any] | None = self.__dict__.get("_typed")
+        if last is not None and last[0] == operands:
+            result: tuple[TensorType, ...] = last[1]
+            return result
+        types = self.infer(*operands)
+        self.__dict__["_typed"] = (operands, types)
+        return types
+
     def evaluate(self, *operands: Array) -> tuple[Array, ...]:
         """The meaning, in NumPy, on arrays; attributes hold no named dims (see `substitute`)."""
         raise TypeError(f"{type(self).__name__} has no NumPy meaning")

@@ -35,7 +35,7 @@ class Rewriter(GraphBuilder):
 
     def users_left(self, value: Value) -> int:
         """Uses of an old value in the old graph, as operands and outputs."""
-        return len(self.old.uses(value)) + sum(v == value for _, v in self.old.outputs)
+        return len(self.old.uses(value)) + self.old.output_uses.get(value, 0)
 
 
 def rewrite(graph: Graph, rule: Rule) -> Graph:
