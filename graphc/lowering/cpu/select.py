@@ -11,6 +11,7 @@ from graphc.lowering.cpu.families.convolution.expand_select import convolutions,
 from graphc.lowering.cpu.families.convolution.select import select_convolution
 from graphc.lowering.cpu.families.convolution.weight_select import select_weight_gradient
 from graphc.lowering.cpu.families.convolution.winograd_select import select_winograd
+from graphc.lowering.cpu.families.dense.blocked_select import select_blocked_product
 from graphc.lowering.cpu.families.dense.long_products import select_long_product
 from graphc.lowering.cpu.families.dense.select import select_product
 from graphc.lowering.cpu.families.pooling.select import select_pooling
@@ -79,7 +80,8 @@ def _select_root(fusion: Fusion, static: frozenset[int], target: CpuTarget) -> K
         if tiles is not None:
             return tiles
     if isinstance(root.op, DotGeneral):
-        long = select_long_product(fusion, root, static, target)
+        blocked = select_blocked_product(fusion, root, static, target)
+        long = blocked or select_long_product(fusion, root, static, target)
         return long or select_product(fusion, root, static, target)
     if isinstance(root.op, ConvGeneral):
         winograd = select_winograd(fusion, root, static, target)
