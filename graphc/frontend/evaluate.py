@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from graphc.diagnostics import nearest
 from graphc.frontend import arithmetic, subscript
@@ -27,6 +27,7 @@ from graphc.frontend.values import (
     Spec,
     SubChainValue,
     Tensor,
+    Undecided,
     describe,
     is_poisoned,
     shown,
@@ -100,7 +101,10 @@ class Expressions(Calls):
             return value
         help = "compare it with something: `x != 0`, `x != none`"
         if isinstance(value, Tensor):
-            help = "its elements are known at run time only; `where(condition, a, b)` chooses there"
+            help = (
+                "its elements are known at run time only; there, `where(condition, a, b)` chooses by "
+                "element, and `cond condition { ... } else { ... }` runs one of two branches"
+            )
         self.report.fail(
             "E0516",
             f"a condition has to be true or false, not {describe(value)}",
@@ -144,19 +148,50 @@ class Expressions(Calls):
     def _name(self, node: ast.Name, frame: Frame) -> Any:
         for table in (frame.env, frame.module.names, BUILTINS):
             if node.id in table:
-                return table[node.id]
+                value = table[node.id]
+                return self._undecided(value, node) if isinstance(value, Undecided) else value
         if node.id in frame.inside:
-            self.report.fail(
-                "E0301",
-                f"`{node.id}` exists inside of its scan only",
-                node.span,
-                related=[(frame.inside[node.id], "the scan")],
-                help=f"`emit {node.id}` there stacks it, and `{node.id}.stacked` is what it stacked",
-            )
+            self._ended(node, frame.inside[node.id])
         if any(name.id == node.id for name in assigned(frame.definition.body)):
             self.report.fail("E0301", f"`{node.id}` has no value yet", node.span, "used too early")
         undefined(self.report, node, [*frame.env, *frame.module.names, *BUILTINS])
         raise FailedError
+
+    def _ended(self, node: ast.Name, region: ast.Scan | ast.Cond) -> NoReturn:
+        """Reports a name whose body is over."""
+        if isinstance(region, ast.Scan):
+            self.report.fail(
+                "E0301",
+                f"`{node.id}` exists inside of its scan only",
+                node.span,
+                related=[(region.span, "the scan")],
+                help=f"`emit {node.id}` there stacks it, and `{node.id}.stacked` is what it stacked",
+            )
+        places = [name.span for name in assigned(region) if name.id == node.id]
+        self.report.fail(
+            "E0808",
+            f"`{node.id}` has a value in one branch of a cond only",
+            node.span,
+            related=[(span, "gets it here") for span in places[-1:]],
+            help="give it one in the other branch too"
+            if region.orelse is not None
+            else "give it one before the cond, or in an `else`",
+        )
+
+    def _undecided(self, value: Undecided, node: ast.Name) -> NoReturn:
+        """Reports a name to which the branches of a cond give values of different kinds."""
+        sides = (value.yes, value.no)
+        tensors = [each for each in sides if isinstance(each, Tensor)]
+        self.report.fail(
+            "E0806",
+            f"`{node.id}` is {describe(value.yes)} in one branch of a cond and "
+            f"{describe(value.no)} in the other",
+            node.span,
+            related=[place for each in tensors for place in self.provenance.of(each.value)],
+            help="both branches give a name one dtype and one shape"
+            if len(tensors) == 2
+            else "a cond chooses between tensors; a number is one with `full([], 3)`",
+        )
 
     def _literal(self, node: Any, frame: Frame) -> Any:
         return node.value
