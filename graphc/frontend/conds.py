@@ -47,7 +47,8 @@ class Conds(Scans):
 
     def _cond(self, node: ast.Cond, frame: Frame) -> None:
         predicate = self._predicate(node, frame)
-        before = dict(frame.env)
+        before, failed = dict(frame.env), frame.failed
+        frame.failed = False
         yes = self._branch(node, node.body, frame)
         no = self._branch(node, node.orelse, frame)
         pairs: dict[
@@ -55,6 +56,7 @@ class Conds(Scans):
         ] = {}  # the values to choose from, and what they are called
         both: dict[str, tuple[Any, Any]] = {}
         settled = not frame.failed
+        frame.failed |= failed
         for name in dict.fromkeys((*yes.env, *no.env)):
             a, b = (side.env.get(name, _ABSENT) for side in (yes, no))
             if a is b is before.get(name, _ABSENT):
@@ -71,7 +73,7 @@ class Conds(Scans):
                 settled &= not is_poisoned(_merged(a, b, collect))
                 both[name] = (a, b)
             except _DifferError as differ:
-                frame.env[name] = Undecided(name, differ.yes, differ.no)
+                frame.env[name] = Undecided(node, differ.yes, differ.no)
                 settled = False
         buffers = self._buffers(yes, no)
         for path, pair in buffers.items():

@@ -102,8 +102,8 @@ class Expressions(Calls):
         help = "compare it with something: `x != 0`, `x != none`"
         if isinstance(value, Tensor):
             help = (
-                "its elements are known at run time only; there, `where(condition, a, b)` chooses by "
-                "element, and `cond condition { ... } else { ... }` runs one of two branches"
+                "it is known at run time only: `where(condition, a, b)` chooses each element then, "
+                "`cond condition { ... }` one of two branches"
             )
         self.report.fail(
             "E0516",
@@ -182,12 +182,16 @@ class Expressions(Calls):
         """Reports a name to which the branches of a cond give values of different kinds."""
         sides = (value.yes, value.no)
         tensors = [each for each in sides if isinstance(each, Tensor)]
+        places = [place for each in tensors for place in self.provenance.of(each.value)]
+        if len(tensors) < 2:
+            names = [name.span for name in assigned(value.node) if name.id == node.id]
+            places = [(span, "gets a value here") for span in names]
         self.report.fail(
             "E0806",
             f"`{node.id}` is {describe(value.yes)} in one branch of a cond and "
             f"{describe(value.no)} in the other",
             node.span,
-            related=[place for each in tensors for place in self.provenance.of(each.value)],
+            related=places,
             help="both branches give a name one dtype and one shape"
             if len(tensors) == 2
             else "a cond chooses between tensors; a number is one with `full([], 3)`",

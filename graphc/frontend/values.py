@@ -54,7 +54,7 @@ class Scanned:
 class Undecided:
     """A name after a cond whose branches give it values of which a run cannot choose one. Using it is the error."""
 
-    name: str
+    node: ast.Cond
     yes: Any
     no: Any
 
