@@ -147,8 +147,8 @@ class Conds(Scans):
         read = [self.captured(v, (), s.first) for v, s in zip(values, sides, strict=True)]
         captures = sorted({*read[0], *read[1]})
         bodies = [
-            self.cut(name, (), captures, list(zip(pairs.values(), each, strict=True)))
-            for name, each in zip(("on_true", "on_false"), values, strict=True)
+            self.cut("cond", (), captures, list(zip(pairs.values(), each, strict=True)))
+            for each in values
         ]
         op, operands = Cond(*bodies), (predicate, *captures)
         found = self.emit(frame, head_of(node), lambda: self.b.emit(op, *operands), ())

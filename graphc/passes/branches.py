@@ -188,11 +188,11 @@ class _Side:
             kind = self.r.type_of(x)
             given[x] = b(Input(label, kind.dtype, kind.shape))
         done = {v: given[x] for v, x in self.reads.items()}
-        for v, x in self.operand.items():
-            if v not in done and self._is_number(v):
-                done[v] = self._written(b, x)
         for id in sorted(needed_nodes(self.body.nodes, self.outputs, done)):
             node = self.body.node(id)
+            if isinstance(node.op, Input):
+                done[node.values[0]] = self._written(b, self.operand[node.values[0]])
+                continue
             with b.at(node.scope, node.span):
                 made = b.emit(node.op, *(done[v] for v in node.operands))
             done.update(zip(node.values, made, strict=True))

@@ -147,7 +147,7 @@ def test_a_cond_in_a_scan_and_a_scan_in_a_cond() -> None:
     def model(v: Tensors) -> Tensors:
         h, hs = torch.ones(3), []
         for x_t in v["x"]:
-            h = torch.sin(h + x_t) if x_t.sum() > h.sum() else h * v["s"]
+            h = torch.sin(h + x_t) if x_t[0] > x_t[1] else h * v["s"]
             hs.append(h)
         if v["x"].mean() > 0:
             total = torch.zeros(3)
@@ -164,7 +164,7 @@ def test_a_cond_in_a_scan_and_a_scan_in_a_cond() -> None:
     input x: f32[T, 3]
     input s: f32[]
     scan x_t in x with h = ones([3]) {
-        cond sum(x_t) > sum(h) {
+        cond x_t[0] > x_t[1] {
             h = sin(h + x_t)
         } else {
             h = h * s
