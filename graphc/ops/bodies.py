@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from graphc.ir.dim import Bounds, names_of
+from graphc.ir.dim import Bounds, DimLike, names_of
 from graphc.ir.graph import Graph, GraphBuilder, Node, Value
 from graphc.ops.source import Input
 
@@ -82,6 +82,15 @@ def inline(b: GraphBuilder, body: Graph, operands: Sequence[Value]) -> tuple[Val
     return tuple(done[v] for _, v in body.outputs)
 
 
+def flops_of(body: Graph) -> DimLike:
+    """Arithmetic operations of one run of a body."""
+    total: DimLike = 0
+    for node in body.nodes:
+        types = [body.type_of(v) for v in node.operands]
+        total = total + node.op.flops(types, node.types)
+    return total
+
+
 def fresh(base: str, taken: Iterable[str]) -> str:
     """A label that is not taken: `x`, then `x_2`."""
     names, count, label = set(taken), 2, base
@@ -90,4 +99,4 @@ def fresh(base: str, taken: Iterable[str]) -> str:
     return label
 
 
-__all__ = ["close", "depending", "extract", "fresh", "inline", "needed_nodes"]
+__all__ = ["close", "depending", "extract", "flops_of", "fresh", "inline", "needed_nodes"]

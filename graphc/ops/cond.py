@@ -19,6 +19,7 @@ from graphc.ir.interpret import run
 from graphc.ir.op import Array, Op, OpError, Pattern
 from graphc.ir.pullback import Pullback
 from graphc.ir.types import TensorType
+from graphc.ops.bodies import flops_of
 from graphc.ops.cond_gradient import cond_gradient
 from graphc.ops.errors import plural
 
@@ -75,7 +76,11 @@ class Cond(Op):
 
     def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> DimLike:
         """Those of the larger body."""
-        return upper(*(_flops(body) for body in self.regions))
+        return self.over_bodies([flops_of(body) for body in self.regions])
+
+    def over_bodies(self, amounts: Sequence[DimLike]) -> DimLike:
+        """The larger of the two."""
+        return upper(*amounts)
 
     def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
         """A choice between the gradients of the bodies, by the same predicate."""
@@ -85,11 +90,3 @@ class Cond(Op):
     def regions(self) -> tuple[Graph, Graph]:
         """Both bodies."""
         return (self.on_true, self.on_false)
-
-
-def _flops(body: Graph) -> DimLike:
-    total: DimLike = 0
-    for node in body.nodes:
-        types = [body.type_of(v) for v in node.operands]
-        total = total + node.op.flops(types, node.types)
-    return total
