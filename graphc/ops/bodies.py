@@ -6,9 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from graphc.ir.dim import Bounds, DimLike, names_of
 from graphc.ir.graph import Graph, GraphBuilder, Node, Value
+from graphc.ir.op import Pattern
 from graphc.ops.source import Input
 
 Labelled = Sequence[tuple[str, Value]]
+
+AGAIN = (Pattern.ELEMENTWISE, Pattern.INDEX, Pattern.SOURCE)
+"""Patterns of what the gradient of a body computes again instead of reading it."""
 
 
 def extract(

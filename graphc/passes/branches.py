@@ -1,5 +1,7 @@
 """Choices lose what a run need not choose.
 
+- Choices between the same bodies on the same operands are one choice: what a backward pass keeps of the forward one.
+  This comes first, while their bodies are still alike.
 - A predicate that is known, and bodies that are alike, leave one body, which becomes part of the graph.
 - Results that nobody reads, and captures that no body reads, disappear. A result that is the same capture in both
   bodies is that value; a capture that is one number is written into the bodies.
@@ -19,6 +21,62 @@ from graphc.passes.static import Static, open_ended, splat
 
 MAX_WALKS = 16
 """Walks over a graph after which its choices stay as they are."""
+
+
+def join(graph: Graph) -> Graph:
+    """The graph with one choice for all between the same bodies on the same operands: see `ops/cond_gradient.py`."""
+    while sum(isinstance(node.op, Cond) for node in graph.nodes) > 1:
+        new = rewrite(graph, _Joiner(graph).rule)
+        if new is graph:
+            break
+        graph = new
+    return graph
+
+
+class _Joiner:
+    """Choices with equal operands and bodies become the first of them, which gives what all of them give."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.pairs: dict[object, dict[tuple[Value, ...], str]] = {}
+        self.count: dict[object, int] = {}
+        self.done: dict[object, dict[tuple[Value, ...], Value]] = {}
+        for node in graph.nodes:
+            if isinstance(node.op, Cond):
+                key, pairs = _key(node, node.op), _pairs(node.op)
+                self.count[key] = self.count.get(key, 0) + 1
+                known = self.pairs.setdefault(key, {})
+                for pair, label in pairs.items():
+                    known.setdefault(pair, fresh(label, known.values()))
+
+    def rule(self, r: Rewriter, node: Node, operands: tuple[Value, ...]) -> Sequence[Value] | None:
+        op = node.op
+        if not isinstance(op, Cond) or self.count[_key(node, op)] == 1:
+            return None
+        key = _key(node, op)
+        if key not in self.done:
+            pairs = self.pairs[key]
+            bodies = [
+                Graph(b.name, b.dims, b.nodes, [(label, pair[i]) for pair, label in pairs.items()])
+                for i, b in enumerate(op.regions)
+            ]
+            made = r.emit(Cond(*bodies), *operands)
+            self.done[key] = dict(zip(pairs, made, strict=True))
+        values = zip(*([v for _, v in body.outputs] for body in op.regions), strict=True)
+        return [self.done[key][pair] for pair in values]
+
+
+def _key(node: Node, op: Cond) -> object:
+    bodies = [tuple((n.op, n.operands, n.types) for n in body.nodes) for body in op.regions]
+    return (node.operands, *bodies)
+
+
+def _pairs(op: Cond) -> dict[tuple[Value, ...], str]:
+    """The results of both bodies in pairs, and what they are called."""
+    values = zip(*([v for _, v in body.outputs] for body in op.regions), strict=True)
+    found: dict[tuple[Value, ...], str] = {}
+    for pair, (label, _) in zip(values, op.on_true.outputs, strict=True):
+        found.setdefault(pair, label)
+    return found
 
 
 def settle(graph: Graph) -> Graph:
@@ -204,4 +262,4 @@ class _Side:
         return b(node.op, *(self._written(b, v) for v in node.operands))
 
 
-__all__ = ["settle"]
+__all__ = ["join", "settle"]

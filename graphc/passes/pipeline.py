@@ -17,7 +17,7 @@ from graphc.ir.verify import verify
 from graphc.ops import Attention, LayerNorm, LogSoftmax, Softmax
 from graphc.passes.batch_norm import fold_batch_norm
 from graphc.passes.bodies import everywhere
-from graphc.passes.branches import settle
+from graphc.passes.branches import join, settle
 from graphc.passes.canonicalise import canonicalise
 from graphc.passes.columns import merge_columns
 from graphc.passes.constants import fold_constants
@@ -94,7 +94,7 @@ def passes(keep: Keep = row_kernels, *, tiles: bool = False) -> tuple[Pass, ...]
         return keep(op, operands) and not (tiles and op.strided_operands)
 
     whole = (
-        Pass("merge-loops", merge),
+        Pass("merge-loops", lambda graph: join(merge(graph))),
         Pass("canonicalise", canonicalise),
         Pass("fold-batch-norm", fold_batch_norm),
         Pass("fold-constants", fold_constants),

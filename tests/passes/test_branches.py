@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from graphc.autodiff import gradients
+from graphc.autodiff import grad_graph, gradients
 from graphc.frontend.parameters import initialise
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, GraphBuilder
@@ -148,3 +148,35 @@ def test_choices_leave_loops_that_do_not_change_them() -> None:
     assert len(conds(graph)) == 1
     (loop,) = [n.op for n in graph.nodes if n.op.name == "scan"]
     assert not conds(loop.body)
+
+
+def test_experts_of_one_shape_keep_what_their_gradients_read() -> None:
+    """One forward choice, which keeps x w; no product of it in the backward one. Other shapes are computed again."""
+    text = """model M {{
+        input x: f32[N, 4]
+        param w: f32[4, {0}] = normal(std=1.0)
+        param a: f32[{0}, 3] = normal(std=1.0)
+        param u: f32[4, {1}] = normal(std=1.0)
+        param b: f32[{1}, 3] = normal(std=1.0)
+        cond mean(x) > 0 {{
+            y = tanh(x @ w) @ a
+        }} else {{
+            y = sin(x @ u) @ b
+        }}
+        output loss = sum(y * y)
+    }}
+    """
+    for widths, outputs, products in (((5, 5), 2, 4), ((5, 6), 1, 5)):
+        elaborated = load(text.format(*widths))
+        whole = grad_graph(elaborated.graph, "loss", ["x", "w", "a", "u", "b"], ["loss"])
+        graph, _ = pipeline.run(whole, until="late-loops")
+        forward, backward = conds(graph)
+        assert len(forward.on_true.outputs) == outputs
+        for body in backward.regions:
+            assert sum(n.op.name == "dot_general" for n in body.nodes) == products
+        weights = initialise(elaborated.parameters)
+        x = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+        for sign in (1, -1):
+            inputs = {"x": x + np.float32(2 * sign)}
+            expected = interpret(whole, inputs, weights)
+            assert_close(interpret(graph, inputs, weights), expected)
