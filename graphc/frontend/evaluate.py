@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 from graphc.diagnostics import nearest
 from graphc.frontend import arithmetic, subscript
 from graphc.frontend.builtins import BUILTINS
 from graphc.frontend.calls import Calls
+from graphc.frontend.ended import ended, undecided
 from graphc.frontend.layers.base import LayerClass
 from graphc.frontend.names import undefined
 from graphc.frontend.report import FailedError, RejectError
@@ -149,53 +150,15 @@ class Expressions(Calls):
         for table in (frame.env, frame.module.names, BUILTINS):
             if node.id in table:
                 value = table[node.id]
-                return self._undecided(value, node) if isinstance(value, Undecided) else value
+                if isinstance(value, Undecided):
+                    undecided(self.report, node, value, self.provenance)
+                return value
         if node.id in frame.inside:
-            self._ended(node, frame.inside[node.id])
+            ended(self.report, node, frame.inside[node.id])
         if any(name.id == node.id for name in assigned(frame.definition.body)):
             self.report.fail("E0301", f"`{node.id}` has no value yet", node.span, "used too early")
         undefined(self.report, node, [*frame.env, *frame.module.names, *BUILTINS])
         raise FailedError
-
-    def _ended(self, node: ast.Name, region: ast.Scan | ast.Cond) -> NoReturn:
-        """Reports a name whose body is over."""
-        if isinstance(region, ast.Scan):
-            self.report.fail(
-                "E0301",
-                f"`{node.id}` exists inside of its scan only",
-                node.span,
-                related=[(region.span, "the scan")],
-                help=f"`emit {node.id}` there stacks it, and `{node.id}.stacked` is what it stacked",
-            )
-        places = [name.span for name in assigned(region) if name.id == node.id]
-        self.report.fail(
-            "E0808",
-            f"`{node.id}` has a value in one branch of a cond only",
-            node.span,
-            related=[(span, "gets it here") for span in places[-1:]],
-            help="give it one in the other branch too"
-            if region.orelse is not None
-            else "give it one before the cond, or in an `else`",
-        )
-
-    def _undecided(self, value: Undecided, node: ast.Name) -> NoReturn:
-        """Reports a name to which the branches of a cond give values of different kinds."""
-        sides = (value.yes, value.no)
-        tensors = [each for each in sides if isinstance(each, Tensor)]
-        places = [place for each in tensors for place in self.provenance.of(each.value)]
-        if len(tensors) < 2:
-            names = [name.span for name in assigned(value.node) if name.id == node.id]
-            places = [(span, "gets a value here") for span in names]
-        self.report.fail(
-            "E0806",
-            f"`{node.id}` is {describe(value.yes)} in one branch of a cond and "
-            f"{describe(value.no)} in the other",
-            node.span,
-            related=places,
-            help="both branches give a name one dtype and one shape"
-            if len(tensors) == 2
-            else "a cond chooses between tensors; a number is one with `full([], 3)`",
-        )
 
     def _literal(self, node: Any, frame: Frame) -> Any:
         return node.value

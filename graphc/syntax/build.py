@@ -31,7 +31,7 @@ from graphc.syntax.words import FOREIGN_LITERALS, RESERVED, TYPE_ALIASES
 _NESTING_RULES = frozenset((
     "unary", "binary", "compare", "logical", "conditional", "call", "attribute", "subscript",
     "list", "tuple", "group", "chain", "subchain", "application", "target_group", "tuple_target",
-    "body",
+    "body", "cond",
 ))
 # fmt: on
 
