@@ -238,6 +238,10 @@ class Op:
         """Body graphs the op owns."""
         return ()
 
+    def over_bodies(self, amounts: Sequence[DimLike]) -> DimLike:
+        """What an application takes at most, say of arithmetic, from what one run of each body takes."""
+        raise TypeError(f"{type(self).__name__} has no bodies")
+
     def attributes(self) -> dict[str, Any]:
         """Attribute names and values, in field order."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}

@@ -282,7 +282,7 @@ def _is_bf16(body: GraphBuilder, value: Value) -> bool:
 
 
 def _has_regions(node: Node) -> bool:
-    """True for loops, whose carries keep their types."""
+    """True for loops and choices, whose values keep their types."""
     assert isinstance(node.op, Fusion)
     return any(n.op.regions for n in node.op.body.nodes)
 

@@ -6,6 +6,7 @@ from functools import partial
 
 from graphc.ir.graph import Node
 from graphc.ir.op import Pattern
+from graphc.lowering.cpu.choice import select_cond
 from graphc.lowering.cpu.families.attention.select import select_attention
 from graphc.lowering.cpu.families.convolution.expand_select import convolutions, select_expand
 from graphc.lowering.cpu.families.convolution.select import select_convolution
@@ -25,6 +26,7 @@ from graphc.lowering.cpu.sizes import of_any_size
 from graphc.ops import (
     Attention,
     AvgPool,
+    Cond,
     ConvGeneral,
     ConvWeightGradient,
     DotGeneral,
@@ -68,6 +70,8 @@ def _select_root(fusion: Fusion, static: frozenset[int], target: CpuTarget) -> K
     (last, *_) = reversed(fusion.body.nodes)
     if isinstance(last.op, Scan):
         return select_cell(last.op, target) or select_scan(last.op, static, target, select)
+    if isinstance(last.op, Cond):
+        return select_cond(last.op, static, target, select)
     if len(convolutions(fusion.body)) > 1:
         return select_expand(fusion, static, target)
     root = root_of(fusion)
