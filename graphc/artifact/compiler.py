@@ -23,7 +23,7 @@ from graphc.artifact import cache
 from graphc.artifact.errors import ModuleCompilerError, ModuleSpecError
 from graphc.artifact.header import NATIVE
 
-RUNTIME = ("runtime.c", "binding.c", "pool.c", "weights.c", "cpu.c", "errors.c")
+RUNTIME = ("runtime.c", "binding.c", "pool.c", "weights.c", "cpu.c", "errors.c", "python.c")
 """The C files of the runtime, in `graphc/artifact/native`."""
 
 EXPORTS = (
@@ -35,6 +35,7 @@ EXPORTS = (
     "graphc_open",
     "graphc_output_shapes",
     "graphc_profile",
+    "graphc_python",
     "graphc_run",
     "graphc_threads",
 )

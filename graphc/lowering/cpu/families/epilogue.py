@@ -14,7 +14,7 @@ from graphc.ir.graph import Graph, Node
 from graphc.lowering.cpu.emit import Expr, Extent, View, along, bind, const, loop, splat
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.generic.expr import TirEmitter
-from graphc.lowering.cpu.generic.index import Space, flatten
+from graphc.lowering.cpu.generic.index import Space, flatten, unflatten
 from graphc.lowering.cpu.generic.inline import Inliner
 from graphc.lowering.cpu.generic.trace import checked_nodes
 from graphc.lowering.cpu.io import KernelIO
@@ -42,6 +42,16 @@ class Epilogue:
             at: list[DimLike] = [e.bound(i, 0, d - 1) for i, d in zip(index, shape, strict=True)]
             at[-1] = at[-1] + lane
             self.store(at, value)
+
+    def finish_run(self, index: Sequence[Extent], value: Expr, lanes: int) -> None:
+        """The same for elements that may go on beyond the end of the last dimension, into the one before."""
+        e = self.emitter
+        shape = self.root.types[0].shape
+        with e.space.rewound(), e.vector(lanes) as lane:
+            at: list[DimLike] = [e.bound(i, 0, d - 1) for i, d in zip(index, shape, strict=True)]
+            self.store(
+                [*at[:-2], *unflatten(at[-2] * shape[-1] + at[-1] + lane, (1, shape[-1]))], value
+            )
 
     def store(self, at: Sequence[DimLike], value: Expr) -> None:
         """The same at an index of the emitter's own, inside its current vector."""
