@@ -94,7 +94,7 @@ def generate(
 
         objects = _objects(
             (print_graph(graph), cpu.name, precision),
-            lambda: compile_objects(_partitions(functions, cpu, main), cpu),
+            lambda: compile_objects(_partitions(functions, cpu, main), cpu, plain={MAIN}),
         )
         weights, _ = packed.result()
     spec = _spec(graph, plan, functions, weights, faults, cpu)

@@ -9,7 +9,7 @@ would turn vector selects into branches. The list here is what is left: buffers 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ from graphc.lowering.cpu.emit import symbol
 from graphc.lowering.cpu.features import CpuTarget
 
 __all__ = ["compile_object", "compile_objects"]
+
+LEVEL = 2
+"""How much LLVM optimises. Level 3 takes twice the time for code that is larger and no faster (benchmarks/NOTES.md)."""
 
 
 def _lower(module: Any, target: Any) -> Any:
@@ -38,7 +41,7 @@ def _lower(module: Any, target: Any) -> Any:
     return tvm.ir.transform.Sequential(passes)(module)
 
 
-def compile_object(functions: Mapping[Any, Any], target: CpuTarget) -> bytes:
+def compile_object(functions: Mapping[Any, Any], target: CpuTarget, *, level: int = LEVEL) -> bytes:
     """Compiles PrimFuncs into one relocatable ELF object.
 
     Args:
@@ -46,6 +49,7 @@ def compile_object(functions: Mapping[Any, Any], target: CpuTarget) -> bytes:
             :func:`~graphc.lowering.cpu.emit.symbol` that its callers use. A public one
             (``kernel(..., public=True)``) becomes the C symbol it was named.
         target: the instruction set. No check is made that this machine has it: nothing is run.
+        level: how much LLVM optimises.
 
     Returns:
         the bytes of the ``.o`` file, equal for equal input. It refers to ``libc`` symbols at most,
@@ -57,7 +61,7 @@ def compile_object(functions: Mapping[Any, Any], target: CpuTarget) -> bytes:
     module = tvm.IRModule(
         {symbol(key) if isinstance(key, str) else key: f for key, f in functions.items()}
     )
-    llvm_target = target.tvm_target()
+    llvm_target = target.tvm_target(level)
     library = tvm.get_global_func("target.build.llvm")(_lower(module, llvm_target), llvm_target)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernels.o"
@@ -66,12 +70,23 @@ def compile_object(functions: Mapping[Any, Any], target: CpuTarget) -> bytes:
 
 
 def compile_objects(
-    partitions: Iterable[Mapping[Any, Any]], target: CpuTarget, *, threads: int = 2
+    partitions: Iterable[Mapping[Any, Any]],
+    target: CpuTarget,
+    *,
+    plain: Collection[str] = (),
+    threads: int = 2,
 ) -> list[bytes]:
     """Compiles several modules at once, one object each, in the order given.
+
+    Those that hold a function of `plain` are long, run once and have little to optimise: LLVM does the least it can.
 
     `partitions` may be a generator: what it has yielded compiles while it emits the next, since LLVM
     runs without the interpreter lock. Functions that another partition calls must be public.
     """
+
+    def compiled(functions: Mapping[Any, Any]) -> bytes:
+        level = LEVEL if functions.keys().isdisjoint(plain) else 1
+        return compile_object(functions, target, level=level)
+
     with ThreadPoolExecutor(max_workers=threads) as pool:
-        return list(pool.map(lambda p: compile_object(p, target), partitions))
+        return list(pool.map(compiled, partitions))

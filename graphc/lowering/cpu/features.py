@@ -118,16 +118,15 @@ class CpuTarget:
         # The kernels are tiled for 512-bit registers; LLVM's v4 tuning shies away from them.
         return (*extra, "-prefer-256-bit") if self.vector_bits == 512 else extra
 
-    def tvm_target(self) -> Any:
-        """The :class:`tvm.target.Target` of this instruction set (imports TVM)."""
+    def tvm_target(self, level: int = 2) -> Any:
+        """The :class:`tvm.target.Target` of this instruction set, for an optimisation level of LLVM (imports TVM)."""
         import tvm
 
         spec: dict[str, Any] = {
             "kind": "llvm",
             "mtriple": "x86_64-unknown-linux-gnu",
             "mcpu": self.level,
-            # Level 3 takes twice the time for code that is larger and no faster (benchmarks/NOTES.md).
-            "opt-level": 2,
+            "opt-level": level,
         }
         if self.mattr:
             spec["mattr"] = list(self.mattr)
