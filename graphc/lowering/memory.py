@@ -9,10 +9,10 @@ therefore polynomials in the named dims that hold for every value of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from graphc.ir.dim import Dim, DimLike
+from graphc.ir.dim import Dim, DimLike, evaluate
 
 ALIGNMENT = 64  # bytes: one cache line, one AVX-512 register
 
@@ -28,11 +28,24 @@ class Request:
 
 @dataclass(frozen=True)
 class Layout:
-    """Offsets in bytes, one a request, and the arena's size; `live` is the largest sum of sizes alive at once."""
+    """Offsets in bytes, one a request, and the arena's size."""
 
     offsets: tuple[DimLike, ...]
     size: DimLike
-    live: DimLike
+    requests: tuple[Request, ...]
+
+    def live(self, dims: Mapping[str, int]) -> int:
+        """The largest sum of sizes alive at once, for given dims: no arena can be smaller."""
+        sizes = [evaluate(r.size, dims) for r in self.requests]
+        alive = (
+            sum(
+                size
+                for size, r in zip(sizes, self.requests, strict=True)
+                if r.first <= now <= r.last
+            )
+            for now in {r.first for r in self.requests}
+        )
+        return max(alive, default=0)
 
 
 def _split(size: DimLike) -> tuple[DimLike, int]:
@@ -63,22 +76,13 @@ def plan(requests: Sequence[Request]) -> Layout:
         units.append(unit)
     offsets: list[DimLike] = [0] * len(requests)
     total: DimLike = 0
-    live: DimLike = 0
     for primitive in sorted(classes, key=lambda p: (not isinstance(p, int), str(p))):
         members = classes[primitive]
         placed, size = _best(members, units, requests)
         for i in members:
             offsets[i] = total + placed[i] * primitive
         total = total + _round(size, ALIGNMENT) * primitive
-        live = live + _live(members, units, requests) * primitive
-    return Layout(tuple(offsets), total, live)
-
-
-def _live(members: Sequence[int], units: Sequence[int], requests: Sequence[Request]) -> int:
-    times = {requests[i].first for i in members}
-    return max(
-        sum(units[i] for i in members if requests[i].first <= t <= requests[i].last) for t in times
-    )
+    return Layout(tuple(offsets), total, tuple(requests))
 
 
 def _best(

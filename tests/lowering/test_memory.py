@@ -39,7 +39,7 @@ def test_buffers_alive_together_are_disjoint_and_inside(wanted, n, t):
 def test_a_chain_needs_two_buffers():
     chain = [Request(1 << 20, i, i + 1) for i in range(50)]
     layout = plan(chain)
-    assert layout.size == layout.live == 2 << 20
+    assert layout.size == layout.live({}) == 2 << 20
 
 
 def test_constant_sizes_are_aligned_to_cache_lines():
