@@ -1,9 +1,10 @@
 """Arena planning: static offsets for values that live between kernel calls.
 
-Buffers with named dims in their size cannot be compared in general, so buffers are first split into classes whose
-sizes are multiples of one primitive polynomial (all constants; all multiples of `N`; of `N*T`; ...). Within a class
-sizes are plain integers and the offsets are found greedily; the classes follow one another in the arena. Offsets are
-therefore polynomials in the named dims that hold for every value of them.
+Offsets are polynomials in the named dims that hold for every value of them. Buffers with named dims in their size
+cannot be compared in general, so buffers are split into classes whose sizes are multiples of one primitive polynomial
+(all constants; all multiples of `N`; of `N*T`; ...): within a class sizes are plain integers, offsets are found
+greedily, and the classes follow one another in the arena. Where that is more than needed, `shared.py` may know better:
+it lets classes share memory as far as one size is certainly the larger.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from graphc.ir.dim import Dim, DimLike, evaluate
+from graphc.ir.dim import Dim, DimLike, evaluate, product
+from graphc.lowering.shared import share
 
 ALIGNMENT = 64  # bytes: one cache line, one AVX-512 register
 
@@ -66,8 +68,11 @@ def _round(value: int, to: int) -> int:
     return -(-value // to) * to
 
 
-def plan(requests: Sequence[Request]) -> Layout:
-    """Assigns offsets so that buffers alive at the same time never overlap; deterministic."""
+def plan(requests: Sequence[Request], low: Mapping[str, int] | None = None) -> Layout:
+    """Assigns offsets so that buffers alive at the same time never overlap; deterministic.
+
+    `low` says how large each named dim is at least: 0 where it says nothing.
+    """
     classes: dict[DimLike, list[int]] = {}
     units = []
     for i, request in enumerate(requests):
@@ -82,7 +87,26 @@ def plan(requests: Sequence[Request]) -> Layout:
         for i in members:
             offsets[i] = total + placed[i] * primitive
         total = total + _round(size, ALIGNMENT) * primitive
-    return Layout(tuple(offsets), total, tuple(requests))
+    layout = Layout(tuple(offsets), total, tuple(requests))
+    if len(classes) < 2:
+        return layout
+    rounded = [product(_split(r.size)) for r in requests]
+    spans = [(r.first, r.last) for r in requests]
+    names = sorted({name for size in rounded if isinstance(size, Dim) for name in size.names})
+    least = {name: (low or {}).get(name, 0) for name in names}
+    many = {name: value + 63 for name, value in least.items()}
+    choices = [
+        (
+            evaluate(size, least),
+            evaluate(size, many),
+            i,
+            Layout(tuple(places), size, layout.requests),
+        )
+        for i, (places, size) in enumerate(share(rounded, spans, low or {}))
+        if evaluate(size, many) <= 1.05 * evaluate(total, many)
+    ]
+    best = min(choices, default=None, key=lambda c: c[:3])
+    return best[3] if best and best[0] < evaluate(total, least) else layout
 
 
 def _best(
