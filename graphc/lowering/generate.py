@@ -73,15 +73,7 @@ def generate(
     lowered, note = lower_precision(graph, precision, cpu)
     # Tiles multiply faster than what joining saves.
     graph = join_kernels(graph, static_nodes(graph), cpu) if lowered is graph else lowered
-    static = static_nodes(graph)
-    kernels: dict[int, Kernel] = {}
-
-    def needs(node: Node) -> Needs:
-        assert isinstance(node.op, Fusion)
-        kernels[node.id] = select(node.op, _static_slots(node, graph, static), cpu)
-        return _needs(kernels[node.id])
-
-    plan = make_plan(graph, needs, static)
+    plan, kernels = plan_kernels(graph, cpu)
     verify_plan(graph, plan)
     functions = functions_of(plan, kernels)
     faults, fault_ids = _faults(plan)
@@ -99,6 +91,19 @@ def generate(
         weights, _ = packed.result()
     spec = _spec(graph, plan, functions, weights, faults, cpu)
     return replace(spec, precision="f32" if note else precision, note=note), objects
+
+
+def plan_kernels(graph: Graph, cpu: CpuTarget) -> tuple[Plan, dict[int, Kernel]]:
+    """The plan of a fused graph, and the kernel of each call by its node's id."""
+    static = static_nodes(graph)
+    kernels: dict[int, Kernel] = {}
+
+    def needs(node: Node) -> Needs:
+        assert isinstance(node.op, Fusion)
+        kernels[node.id] = select(node.op, _static_slots(node, graph, static), cpu)
+        return _needs(kernels[node.id])
+
+    return make_plan(graph, needs, static), kernels
 
 
 def _objects(parts: Sequence[str], make: Callable[[], list[bytes]]) -> list[bytes]:

@@ -1,18 +1,20 @@
 """Arena planning: static offsets for values that live between kernel calls.
 
-Buffers with named dims in their size cannot be compared in general, so buffers are first split into classes whose
-sizes are multiples of one primitive polynomial (all constants; all multiples of `N`; of `N*T`; ...). Within a class
-sizes are plain integers and the offsets are found greedily; the classes follow one another in the arena. Offsets are
-therefore polynomials in the named dims that hold for every value of them.
+Offsets are polynomials in the named dims that hold for every value of them. Buffers with named dims in their size
+cannot be compared in general, so buffers are split into classes whose sizes are multiples of one primitive polynomial
+(all constants; all multiples of `N`; of `N*T`; ...): within a class sizes are plain integers, offsets are found
+greedily, and the classes follow one another in the arena. Where that is more than needed, `shared.py` may know better:
+it lets classes share memory as far as one size is certainly the larger.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from graphc.ir.dim import Dim, DimLike
+from graphc.ir.dim import Dim, DimLike, evaluate, product
+from graphc.lowering.shared import share
 
 ALIGNMENT = 64  # bytes: one cache line, one AVX-512 register
 
@@ -28,11 +30,24 @@ class Request:
 
 @dataclass(frozen=True)
 class Layout:
-    """Offsets in bytes, one a request, and the arena's size; `live` is the largest sum of sizes alive at once."""
+    """Offsets in bytes, one a request, and the arena's size."""
 
     offsets: tuple[DimLike, ...]
     size: DimLike
-    live: DimLike
+    requests: tuple[Request, ...]
+
+    def live(self, dims: Mapping[str, int]) -> int:
+        """The largest sum of sizes alive at once, for given dims: no arena can be smaller."""
+        sizes = [evaluate(r.size, dims) for r in self.requests]
+        alive = (
+            sum(
+                size
+                for size, r in zip(sizes, self.requests, strict=True)
+                if r.first <= now <= r.last
+            )
+            for now in {r.first for r in self.requests}
+        )
+        return max(alive, default=0)
 
 
 def _split(size: DimLike) -> tuple[DimLike, int]:
@@ -53,8 +68,11 @@ def _round(value: int, to: int) -> int:
     return -(-value // to) * to
 
 
-def plan(requests: Sequence[Request]) -> Layout:
-    """Assigns offsets so that buffers alive at the same time never overlap; deterministic."""
+def plan(requests: Sequence[Request], low: Mapping[str, int] | None = None) -> Layout:
+    """Assigns offsets so that buffers alive at the same time never overlap; deterministic.
+
+    `low` says how large each named dim is at least: 0 where it says nothing.
+    """
     classes: dict[DimLike, list[int]] = {}
     units = []
     for i, request in enumerate(requests):
@@ -63,22 +81,32 @@ def plan(requests: Sequence[Request]) -> Layout:
         units.append(unit)
     offsets: list[DimLike] = [0] * len(requests)
     total: DimLike = 0
-    live: DimLike = 0
     for primitive in sorted(classes, key=lambda p: (not isinstance(p, int), str(p))):
         members = classes[primitive]
         placed, size = _best(members, units, requests)
         for i in members:
             offsets[i] = total + placed[i] * primitive
         total = total + _round(size, ALIGNMENT) * primitive
-        live = live + _live(members, units, requests) * primitive
-    return Layout(tuple(offsets), total, live)
-
-
-def _live(members: Sequence[int], units: Sequence[int], requests: Sequence[Request]) -> int:
-    times = {requests[i].first for i in members}
-    return max(
-        sum(units[i] for i in members if requests[i].first <= t <= requests[i].last) for t in times
-    )
+    layout = Layout(tuple(offsets), total, tuple(requests))
+    if len(classes) < 2:
+        return layout
+    rounded = [product(_split(r.size)) for r in requests]
+    spans = [(r.first, r.last) for r in requests]
+    names = sorted({name for size in rounded if isinstance(size, Dim) for name in size.names})
+    least = {name: (low or {}).get(name, 0) for name in names}
+    many = {name: value + 63 for name, value in least.items()}
+    choices = [
+        (
+            evaluate(size, least),
+            evaluate(size, many),
+            i,
+            Layout(tuple(places), size, layout.requests),
+        )
+        for i, (places, size) in enumerate(share(rounded, spans, low or {}))
+        if evaluate(size, many) <= 1.05 * evaluate(total, many)
+    ]
+    best = min(choices, default=None, key=lambda c: c[:3])
+    return best[3] if best and best[0] < evaluate(total, least) else layout
 
 
 def _best(

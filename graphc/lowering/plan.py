@@ -132,7 +132,7 @@ class _Planner:
                 self.state[self._copy(state, after)] = self.inputs[state.values[0]]
         last = {v: now for now, step in enumerate(self.steps) for v in step.sources}
         drafts = [self._draft(step, now, last) for now, step in enumerate(self.steps)]
-        arena = plan_arena(self.requests)
+        arena = plan_arena(self.requests, {n: b.low for n, b in self.graph.dims.items()})
 
         def settle(place: Place) -> Place:
             if place.space != "arena":
