@@ -12,6 +12,8 @@ from graphc.lowering.cpu.features import parse_target
 from graphc.lowering.cpu.select import select
 from graphc.lowering.plan import Needs, make_plan
 from graphc.ops import OptimizationBarrier
+from graphc.optim import SGD, Rule
+from graphc.optim.step import training_step
 from graphc.passes import pipeline
 from graphc.passes.fuse import static_nodes
 from graphc.reference import interpret
@@ -44,12 +46,12 @@ def gradients(text: str) -> tuple[Graph, list[str]]:
     return grad_graph(elaborated.graph, "loss", ["x", *paths], ["loss"]), paths
 
 
-def arena(graph: Graph) -> int:
+def arena(graph: Graph, scratch: bool = True) -> int:
     fused, _ = pipeline.run(graph)
     static, target = static_nodes(fused), parse_target("x86-64-v3")
 
     def needs(node):
-        return Needs(select(node.op, frozenset(), target).scratch)
+        return Needs(select(node.op, frozenset(), target).scratch if scratch else 0)
 
     size = make_plan(fused, needs, static).arena.size
     return int(evaluate(size, {}))
@@ -87,6 +89,20 @@ def test_memory_shrinks_as_predicted() -> None:
     plain, checked = (arena(gradients(text)[0]) for text in (PLAIN, CHECKED))
     value = 512 * 64 * 4
     # Kept are one value per block and the inner ones of one block, instead of one per layer.
+    assert plain - checked == pytest.approx((DEPTH - DEPTH // 3 - 2) * value, abs=1.1 * value)
+
+
+def test_the_memory_of_a_training_step_shrinks_as_predicted() -> None:
+    def step(text: str) -> int:
+        elaborated = load(text)
+        paths = [p.path for p in elaborated.parameters]
+        rule = Rule(SGD(0.1, momentum=0.9))
+        return arena(training_step(elaborated.graph, "loss", rule, paths).graph, scratch=False)
+
+    plain, checked = step(PLAIN), step(CHECKED)
+    value = 512 * 64 * 4
+    # Weights are updated as the backward pass goes: besides the layers' values only a few cotangents are alive.
+    assert DEPTH * value <= plain <= (DEPTH + 3) * value
     assert plain - checked == pytest.approx((DEPTH - DEPTH // 3 - 2) * value, abs=1.1 * value)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from graphc.ir.dim import DimLike
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, Node
-from graphc.lowering.cpu.emit import Expr, Extent, View, along, bind, const, loop, splat
+from graphc.lowering.cpu.emit import Expr, Extent, View, along, bind, const, loop, prefetch, splat
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.generic.expr import TirEmitter
 from graphc.lowering.cpu.generic.index import Space, flatten, unflatten
@@ -68,6 +68,15 @@ class Epilogue:
         for memory, (_, end), result in zip(self.io.results, self.ends, results, strict=True):
             where = end.op.place(at) if self._placed(end) else at
             self.emitter.write(memory, flatten(where, end.types[0].shape), result)
+
+    def fetch(self, at: Sequence[DimLike]) -> None:
+        """Asks for what the body reads at an index of the root's result, so that it is near when it is stored."""
+        shape = self.root.types[0].shape
+        position = self.emitter.expr(flatten(at, shape))
+        for node, memory in zip(self.body.inputs, self.io.operands, strict=True):
+            if node.types[0].shape == shape and node.values[0] not in self.root.operands:
+                flat = View(memory.buffer, memory.dtype, (1,), memory.offset)
+                prefetch(flat.address((position,)))
 
     def fill_border(self) -> None:
         """Writes the border of a final pad, which no element of the root lands in."""

@@ -3,8 +3,9 @@
 Such operands lie as other kernels left them, often with rows a power of two apart, which crowd few sets of the caches.
 So a task, some rows by some columns of the result, copies what it is about to read: for each block of depth some panels
 of B at a time, ``[panel][k][nr]``, and where neighbours along the rows of the result are neighbours in memory (A
-turned) its rows of A, ``[tile][k][mr]``. Tiles then read both in the order of memory from the nearest caches. Where there are several
-blocks, sums wait in the task's own memory. The depth may be two dimensions that do not merge, in either operand's order.
+turned) its rows of A, ``[tile][k][mr]``. Tiles then read both in the order of memory from the nearest caches. Where
+there are several blocks, sums wait in the task's own memory. The depth may be two dimensions that do not merge, in
+either operand's order.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from graphc.lowering.cpu.emit import (
+    Expr,
     Extent,
     Finish,
     Registers,
@@ -192,7 +194,13 @@ def blocked_scratch(spec: BlockedSpec, tile: BlockedTile) -> int:
 
 
 def emit_blocked(
-    spec: BlockedSpec, tile: BlockedTile, a: View, b: View, finish: Finish, scratch: View
+    spec: BlockedSpec,
+    tile: BlockedTile,
+    a: View,
+    b: View,
+    finish: Finish,
+    scratch: View,
+    fetch: Callable[[Extent, Extent], None] | None = None,
 ) -> None:
     """Emits the loops of a product into the open kernel.
 
@@ -203,8 +211,9 @@ def emit_blocked(
         b: read at ``(*k, n)``, or, if ``spec.columns``, at ``(n, *k)``.
         finish: receives results at ``(m, n)``.
         scratch: a flat view of ``blocked_scratch`` bytes.
+        fetch: asks for the cache line of what ``finish`` will read at ``(m, n)``, while the product is under way.
     """
-    _Blocks(spec, tile, a, b, finish, scratch).run()
+    _Blocks(spec, tile, a, b, finish, scratch, fetch).run()
 
 
 @dataclass(frozen=True)
@@ -215,6 +224,7 @@ class _Blocks:
     b: View
     finish: Finish
     scratch: View
+    fetch: Callable[[Extent, Extent], None] | None
 
     def run(self) -> None:
         spec, tile = self.spec, self.tile
@@ -386,6 +396,8 @@ class _Blocks:
             else:
                 zeros()
 
+        if self.fetch is not None:
+            self._fetch(row, at * tile.nr, height, width, i64(number) >= i64(blocks) - 1)
         inner = MatmulTile(tile.mr, tile.nr, tile.lanes, True, 1, False, 0)
         known = static(count)
         acc = accumulate(
@@ -417,6 +429,22 @@ class _Blocks:
         else:
             finished()
 
+    def _fetch(self, row: Extent, column: Extent, height: int, width: int, last: Expr) -> None:
+        """Fetches what a tile's results will be stored over, in its last block."""
+        line = 64 // np.dtype(self.spec.dtype).itemsize
+
+        def fetch() -> None:
+            assert self.fetch is not None
+            for r in range(height):
+                for c in range(0, width, line):
+                    self.fetch(row + r, column + c)
+
+        if self.tile.several:
+            with when(last):
+                fetch()
+        else:
+            fetch()
+
 
 @dataclass(frozen=True)
 class _Steps:
@@ -427,7 +455,7 @@ class _Steps:
     first: Extent
     k: tuple[Extent, ...]
 
-    def load(self, index: Sequence[Extent], lanes: int = 1) -> object:
+    def load(self, index: Sequence[Extent], lanes: int = 1) -> Expr:
         """See `Operand.load`."""
         r, step = index
         return self.a.load((self.row + r, *unflatten(self.first + step, self.k)), lanes)

@@ -71,16 +71,23 @@ def select_blocked_product(
         steps = [k.rhs for k in depth]
         b = view(slots[1], [n.rhs, *steps] if columns else [*steps, n.rhs])
 
+        def position(row: Extent, column: Extent, lane: DimLike) -> list[DimLike]:
+            at: list[DimLike] = [0] * root.types[0].rank
+            spread(e.bound(row, 0, m.extent - 1), m, root.types[0].shape, at)
+            spread(e.bound(column, 0, n.extent - 1) + lane, n, root.types[0].shape, at)
+            return at
+
         def finish(index: Sequence[Extent], value: Expr, lanes: int) -> None:
+            row, column = index
             with e.space.rewound(), e.vector(lanes) as lane:
-                at: list[DimLike] = [0] * root.types[0].rank
-                row, column = index
-                spread(e.bound(row, 0, m.extent - 1), m, root.types[0].shape, at)
-                spread(e.bound(column, 0, n.extent - 1) + lane, n, root.types[0].shape, at)
-                epilogue.store(at, value)
+                epilogue.store(position(row, column, lane), value)
+
+        def fetch(row: Extent, column: Extent) -> None:
+            with e.space.rewound():
+                epilogue.fetch(position(row, column, 0))
 
         assert io.scratch is not None
-        emit_blocked(spec(io), tile, a, b, finish, io.scratch)
+        emit_blocked(spec(io), tile, a, b, finish, io.scratch, fetch)
 
     return Kernel("blocked_product", emit, blocked_scratch(spec(None), tile), dtype)
 

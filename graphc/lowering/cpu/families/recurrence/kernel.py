@@ -50,13 +50,15 @@ _TYPICAL_ROWS = 8  # of a batch whose size only the run knows, to decide about t
 class _Tile:
     """Vectors of `lanes` elements, blocks of `units`, rows that share a load of the weights.
 
-    `direct`: products stay in registers until they are used; otherwise they pass through scratch memory.
+    `direct`: products stay in registers until they are used; otherwise they pass through scratch memory, `columns` of a
+    block at a time.
     """
 
     lanes: int
     units: int
     rows: int
     direct: bool
+    columns: int
 
 
 def select_cell(op: Scan, target: CpuTarget) -> Kernel | None:
@@ -99,11 +101,16 @@ def _tile(cell: Cell, target: CpuTarget) -> _Tile | None:
         and 2 * wide * gates <= (min(room // rows, 8) if few else 4)
     ):
         wide *= 2
+    # With few registers the gates of a block leave none for the weights: two vectors by six rows at a time.
+    vectors = wide * gates
     if not few:
-        rows = max(1, room // (wide * gates))
+        if target.vector_registers < 32:
+            vectors = min(vectors, 2)
+        rows = max(1, room // vectors)
         if isinstance(cell.rows, int):
             rows = min(rows, cell.rows)
-    return _Tile(lanes, wide * lanes, rows, few and not any(s.products for s in cell.stages[:-1]))
+    direct = few and not any(s.products for s in cell.stages[:-1])
+    return _Tile(lanes, wide * lanes, rows, direct, vectors * lanes)
 
 
 def _packing(p: CellProduct, units: int, block: int) -> Packing:
@@ -234,20 +241,29 @@ class _Emission:
             with loop(self.rows) as row:
                 self._row(operands, outputs, number, row, {})
 
+        def product_of(
+            p: CellProduct, number: Extent, row: Extent, count: int, columns: range
+        ) -> Registers:
+            lhs = operands[slots[p.lhs]] if p.lhs in slots else self._kept(p.lhs)
+            return self._product(p, lhs, operands[p.capture], (number, row), count, columns)
+
         def multiply(number: Extent, row: Extent, count: int) -> dict[Value, Registers]:
-            sums = {}
-            for p in stage.products:
-                lhs = operands[slots[p.lhs]] if p.lhs in slots else self._kept(p.lhs)
-                sums[p.value] = self._product(p, lhs, operands[p.capture], number, row, count)
-            return sums
+            return {
+                p.value: product_of(p, number, row, count, self._columns(p)) for p in stage.products
+            }
 
         def store(number: Extent, row: Extent, count: int) -> None:
-            for value, acc in multiply(number, row, count).items():
-                for i in range(count):
-                    for column in range(0, acc.width, tile.lanes):
-                        gate, start = divmod(column, tile.units)
-                        at = gate * cell.units + number * tile.units + start
-                        self._kept(value).store(acc.get(i, column, tile.lanes), (row + i, at))
+            for p in stage.products:
+                every = self._columns(p)
+                for first in range(0, len(every), tile.columns // tile.lanes):
+                    some = every[first : first + tile.columns // tile.lanes]
+                    acc = product_of(p, number, row, count, some)
+                    for i in range(count):
+                        for column in some:
+                            gate, start = divmod(column, tile.units)
+                            at = gate * cell.units + number * tile.units + start
+                            result = acc.get(i, column - some[0], tile.lanes)
+                            self._kept(p.value).store(result, (row + i, at))
 
         with fused_loop((blocks,), parallel=blocks > 1 and worth_threads(rows * work)) as (number,):
             block(number)
@@ -257,20 +273,30 @@ class _Emission:
         assert isinstance(width, int)
         return width
 
+    def _columns(self, p: CellProduct) -> range:
+        """Where the vectors of a block's columns begin, all gates after one another."""
+        return range(0, p.gates * self.tile.units, self.tile.lanes)
+
     def _product(
-        self, p: CellProduct, lhs: View, weight: View, block: Extent, row: Extent, rows: int
+        self,
+        p: CellProduct,
+        lhs: View,
+        weight: View,
+        place: tuple[Extent, Extent],
+        rows: int,
+        columns: range,
     ) -> Registers:
-        """All gates of a block, for some rows: one element of the left side against vectors of weights."""
-        lanes, width = self.tile.lanes, p.gates * self.tile.units
+        """Some columns of a block, for some rows: one element of the left side against vectors of weights."""
+        (block, row), lanes, width = place, self.tile.lanes, p.gates * self.tile.units
         packed = View(weight.buffer, self.dtype, (p.depth * width, width, 1), weight.offset)
-        acc = Registers(rows, width, self.dtype)
-        pieces = range(0, width, lanes)
+        acc = Registers(rows, len(columns) * lanes, self.dtype)
+        pieces = [column - columns[0] for column in columns]
         for i in range(rows):
             for column in pieces:
                 acc.set(const(0.0, self.dtype, lanes), i, column)
 
         def step(k: Extent) -> None:
-            vectors = [bind(packed.load((block, k, column), lanes)) for column in pieces]
+            vectors = [bind(packed.load((block, k, column), lanes)) for column in columns]
             for i in range(rows):
                 scalar = bind(lhs.load((row + i, k)))
                 for column, vector in zip(pieces, vectors, strict=True):
