@@ -1,25 +1,27 @@
 """What lowering hands over for a GPU: the CUDA C of all kernels, and the launches of one call, as plain data.
 
-The device program takes the place of object code (`spec.py`): everything else about the module is its `ModuleSpec`. Sizes and
-addresses are polynomials in the named dims, and inside a `Loop` in its variable too; the host evaluates them at each call.
+The device program takes the place of object code (`spec.py`): everything else about the module is its `ModuleSpec`.
+Sizes and addresses are polynomials in the named dims, and inside a `Loop` in its variable too; the host evaluates them
+at each call.
 
 The contract with the kernels:
 
-- Each is `extern "C" __global__ void name(arguments...)` and takes one parameter for each argument of its launch: an `Address`
-  is a pointer, a dim an `int64_t`, a `TensorMap` a `const __grid_constant__ CUtensorMap`.
+- Each is `extern "C" __global__ void name(arguments...)` and takes one parameter for each argument of its launch: an
+  `Address` is a pointer, a dim an `int64_t`, a `TensorMap` a `const __grid_constant__ CUtensorMap`.
 - Inputs and outputs are dense and row major, aligned to their element and no more; weights and arena offsets that are
-  multiples of 64 are aligned to 64 bytes. No output and no state overlaps anything. What the arena holds at the start is arbitrary.
+  multiples of 64 are aligned to 64 bytes. No output and no state overlaps anything. What the arena holds at the start
+  is arbitrary.
 - Launches run in order, each after the end of the one before. A launch with an empty grid is left out.
-- `Address("fault")` points to an `unsigned long long[4]` of zeros. A kernel that meets an index out of range clamps it, and the
-  first thread to find (atomicCAS) a zero in place 0 stores {fault id + 1, the index, its position, the limit}; the call then
-  fails with that fault's message. Place 0 must be written last where others read it, which is not before the call has ended.
+- `Address("fault")` points to an `unsigned long long[4]` of zeros. A kernel that meets an index out of range clamps it,
+  and the first thread to find (atomicCAS) a zero in place 0 stores {fault id + 1, the index, its position, the limit};
+  the call then fails with that fault's message. Nobody reads the record before the call has ended.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Union
+from typing import Literal
 
 from graphc.artifact.errors import ModuleSpecError
 from graphc.artifact.spec import ModuleSpec
@@ -70,7 +72,7 @@ class TensorMap:
     swizzle: int = 0
 
 
-Argument = Union[Address, TensorMap, DimLike]
+Argument = Address | TensorMap | DimLike
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Loop:
     body: tuple[Step, ...]
 
 
-Step = Union[Launch, Loop]
+Step = Launch | Loop
 
 
 @dataclass(frozen=True)
