@@ -18,9 +18,9 @@ from graphc.ir.types import TensorType
 from graphc.lowering.cpu.emit import View, call_symbol, i64, kernel, when
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.generic.reduce import expanded
-from graphc.lowering.cpu.generic.trace import checked_nodes
 from graphc.lowering.cpu.io import FAULT_WORDS, KernelIO
 from graphc.lowering.cpu.kernel import Kernel, dim_expr
+from graphc.lowering.generic.trace import checked_nodes
 from graphc.lowering.plan import Call, Place, Plan
 from graphc.ops import Fusion
 

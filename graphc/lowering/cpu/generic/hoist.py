@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from graphc.ir.dim import Dim, DimLike, names_of, substitute
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Pattern
-from graphc.lowering.cpu.generic import index as ix
-from graphc.lowering.cpu.generic.inline import Index
 from graphc.lowering.cpu.generic.schedule import Schedule
-from graphc.lowering.cpu.generic.trace import Event, Trace
+from graphc.lowering.generic import index as ix
+from graphc.lowering.generic.inline import Index
+from graphc.lowering.generic.trace import Event, Trace
 
 
 def _symbols(trace: Trace, index: Index) -> set[str]:

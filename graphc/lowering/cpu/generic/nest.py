@@ -18,15 +18,15 @@ from graphc.ir.graph import Graph
 from graphc.lowering.cpu.cell import Kept
 from graphc.lowering.cpu.emit import SHARED_FLOPS, View, bind, branch, fused_loop, i64, static
 from graphc.lowering.cpu.features import CpuTarget
-from graphc.lowering.cpu.generic import index as ix
 from graphc.lowering.cpu.generic.expr import TirEmitter
 from graphc.lowering.cpu.generic.hoist import checkable, hoistable, storable
-from graphc.lowering.cpu.generic.index import Condition, Space, flatten
-from graphc.lowering.cpu.generic.inline import Inliner
 from graphc.lowering.cpu.generic.schedule import Schedule, schedule, split_points
-from graphc.lowering.cpu.generic.trace import checked_nodes
 from graphc.lowering.cpu.generic.transpose import emit_turned
 from graphc.lowering.cpu.io import KernelIO
+from graphc.lowering.generic import index as ix
+from graphc.lowering.generic.index import Condition, Space, flatten
+from graphc.lowering.generic.inline import Inliner
+from graphc.lowering.generic.trace import checked_nodes
 
 _STRETCH = 4096  # elements of one loop that a thread takes at a time
 _FEW = 8  # fewer outer steps than this are not enough to share out

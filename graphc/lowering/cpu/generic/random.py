@@ -15,7 +15,7 @@ from graphc.ir.dim import DimLike, floordiv
 from graphc.ir.op import Expr
 from graphc.lowering.cpu.cell import Cell
 from graphc.lowering.cpu.emit import bind, cast, const, i64, lanes_of, select, shuffle, splat
-from graphc.lowering.cpu.generic.index import linear, settle
+from graphc.lowering.generic.index import linear, settle
 from graphc.ops.random import ROUNDS, counter_words, next_key, philox_round
 
 if TYPE_CHECKING:

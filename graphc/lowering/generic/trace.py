@@ -15,8 +15,8 @@ from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Expr
 from graphc.ir.types import TensorType
-from graphc.lowering.cpu.generic.index import Condition, Space, flatten, linear
-from graphc.lowering.cpu.generic.inline import Index, Inliner, SymbolicEmitter, is_index
+from graphc.lowering.generic.index import Condition, Space, flatten, linear
+from graphc.lowering.generic.inline import Index, Inliner, SymbolicEmitter, is_index
 from graphc.passes.decompose import decompose
 
 _NO_SLOT = -1  # a stream of random numbers, read like an operand that is in no memory
