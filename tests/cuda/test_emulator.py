@@ -67,7 +67,8 @@ def test_votes_and_short_warps() -> None:
     source = """
 extern "C" __global__ void vote(int* y, int* x) {
   unsigned m = __ballot_sync(0xffffffffu, x[threadIdx.x] > 0);
-  y[threadIdx.x] = __popc(m) + 100 * __any_sync(0xffffffffu, x[threadIdx.x] > 5) + 1000 * __all_sync(0xffffffffu, x[threadIdx.x] > -9);
+  int some = __any_sync(0xffffffffu, x[threadIdx.x] > 5), all = __all_sync(0xffffffffu, x[threadIdx.x] > -9);
+  y[threadIdx.x] = __popc(m) + 100 * some + 1000 * all;
 }
 """
     x = np.array([*range(-4, 36)], np.int32)
