@@ -23,8 +23,11 @@ from graphc.artifact import cache
 from graphc.artifact.errors import ModuleCompilerError, ModuleSpecError
 from graphc.artifact.header import NATIVE
 
-RUNTIME = ("runtime.c", "binding.c", "pool.c", "weights.c", "cpu.c", "errors.c")
-"""The C files of the runtime, in `graphc/artifact/native`."""
+COMMON = ("arguments.c", "binding.c", "weights.c", "errors.c")
+"""The C files that every module has, in `graphc/artifact/native`."""
+
+RUNTIME = (*COMMON, "runtime.c", "pool.c", "cpu.c")
+"""The C files of the runtime for CPUs."""
 
 EXPORTS = (
     "graphc_close",
