@@ -197,8 +197,8 @@ def run(
     sizes = dict(dims or {})
     emulated = Emulated(program.source)
     memory = {
-        "input": [_holding(a, a.itemsize) for a in inputs],
-        "output": [Memory(a.nbytes, a.itemsize) for a in outputs],
+        "input": [_holding(a, 16) for a in inputs],
+        "output": [Memory(a.nbytes, 16) for a in outputs],
         "weight": [_holding(a, 64) for a in weights],
         "arena": [Memory(evaluate(arena_bytes, sizes), 64)],
         "fault": [_holding(np.zeros(4, np.uint64), 8)],

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from graphc.ir.dim import DimLike, product
+from graphc.ir.dim import DimLike, names_of, product
 from graphc.ir.graph import Graph, Value
 from graphc.lowering.generic import index as ix
 from graphc.lowering.generic.index import Space, quotients, unflatten
@@ -147,3 +147,14 @@ def split_loops(
         inside = tuple(g for g in count if symbols[g] not in kept)
         return tuple(g for g in count if symbols[g] in kept), inside, bool(inside)
     return tuple(count[:-1]), tuple(count[-1:]), False
+
+
+def shared_events(trace: Trace, symbols: Sequence[str], inside: set[str]) -> list[Event]:
+    """Elements that are the same for all of the inner loops `inside`, in the order computed."""
+    fixed = set(symbols) - inside
+    found: dict[tuple[Value, Index], Event] = {}
+    for event in trace.events:
+        names = {n for i in event.index for n in names_of(i)} - trace.dims
+        if not event.guarded and names <= fixed and event.depends <= fixed:
+            found.setdefault((event.value, event.index), event)
+    return list(found.values())

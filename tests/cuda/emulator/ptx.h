@@ -135,4 +135,10 @@ inline void graphc_cp_async_wait_2() { machine::wait_copies(2); }
 inline void graphc_cp_async_wait_3() { machine::wait_copies(3); }
 inline void graphc_cp_async_wait_4() { machine::wait_copies(4); }
 
+// ---- conversions of 16-bit words
+
+inline float graphc_widen_f16(unsigned short bits) { return half_bits_to_float(bits); }
+inline unsigned short graphc_narrow_f16(float value) { return __half_as_ushort(__half(value)); }
+inline unsigned short graphc_narrow_bf16(float value) { return __bfloat16_as_ushort(__nv_bfloat16(value)); }
+
 #endif

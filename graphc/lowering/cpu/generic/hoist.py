@@ -25,17 +25,6 @@ def _symbols(trace: Trace, index: Index) -> set[str]:
     return {n for i in index for n in names_of(i)} - trace.dims
 
 
-def hoistable(plan: Schedule, inside: set[str]) -> list[Event]:
-    """Elements that are the same for all of the inner loops `inside`, in the order computed."""
-    fixed = set(plan.symbols) - inside
-    found: dict[tuple[Value, Index], Event] = {}
-    for event in plan.trace.events:
-        names = _symbols(plan.trace, event.index)
-        if not event.guarded and names <= fixed and event.depends <= fixed:
-            found.setdefault((event.value, event.index), event)
-    return list(found.values())
-
-
 def checkable(plan: Schedule, inside: set[str]) -> list[tuple[Value, Index]]:
     """Elements at the start of the inner loops whose index checks hold for all of these loops."""
     fixed = set(plan.symbols) - inside

@@ -1,0 +1,13 @@
+"""Which family takes a fusion on a GPU: the first in a fixed order that accepts it; the nest takes anything."""
+
+from __future__ import annotations
+
+from graphc.artifact.cuda.target import CudaTarget
+from graphc.lowering.cuda.io import Kernel
+from graphc.lowering.cuda.nest import nest
+from graphc.ops import Fusion
+
+
+def select(fusion: Fusion, static: frozenset[int], target: CudaTarget) -> Kernel:
+    """The kernel for a fusion; `static` are the operand slots known when the module is built."""
+    return nest(fusion.body)
