@@ -1,6 +1,6 @@
-/* The runtime of a compiled module: opening, running and closing a model. Its neighbours: binding.c and arguments.c check what
- * the caller gives, pool.c runs parallel loops, weights.c maps the file, cpu.c looks at the machine, errors.c keeps messages. The
- * generated module.c supplies the tables (internal.h) and the way into the compiled program, `graphc_main`.
+/* The runtime of a compiled module: opening, running and closing a model. Its neighbours: binding.c and arguments.c check
+ * what the caller gives, pool.c runs parallel loops, weights.c maps the file, cpu.c looks at the machine, errors.c keeps
+ * messages. The generated module.c supplies the tables (internal.h) and the way into the compiled program, `graphc_main`.
  */
 #define _GNU_SOURCE
 #include "internal.h"

@@ -157,22 +157,32 @@ class Memory:
     Attributes:
         buffer: the flat TVM buffer.
         dtype: of an element.
+        narrow: the same buffer for int32 positions, which TVM would widen term by term otherwise.
     """
 
     buffer: Any
     dtype: DType
+    narrow: Any = None
+
+    def _at(self, position: Expr) -> Expr:
+        """The TVM element at a position."""
+        return self._for(position)[position]
+
+    def _for(self, position: Expr) -> Any:
+        wide = self.narrow is None or dtype_of(position) == "int64"
+        return self.buffer if wide else self.narrow
 
     def load(self, position: Expr) -> Expr:
         """The element at a position."""
-        return from_storage(self.buffer[position], self.dtype)
+        return from_storage(self._at(position), self.dtype)
 
     def store(self, position: Expr, value: Expr) -> None:
         """Replaces the element at a position."""
-        _t().buffer_store(self.buffer, to_storage(value, self.dtype), [position])
+        _t().buffer_store(self._for(position), to_storage(value, self.dtype), [position])
 
     def address(self, position: Expr) -> Expr:
         """A pointer to the element at a position."""
-        return _t().address_of(self.buffer[position])
+        return _t().address_of(self._at(position))
 
     def fetch(self, position: Expr, count: int, alignment: int = VECTOR_BYTES) -> Array:
         """`count` neighbours from a position on, whose address is a multiple of their bytes or of `alignment`."""
@@ -292,11 +302,12 @@ def kernel(
         t.func_attr({"tirx.noalias": True, "global_symbol": name})
         handles = {p: t.arg(p, t.handle(storage(d))) for p, d in pointers.items()}
         extents = {d: t.arg(d, t.int64()) for d in dims}
-        size = t.int64(1 << 46)  # never used: positions are flat
-        memory = {
-            p: Memory(t.decl_buffer((size,), storage(d), data=handles[p]), d)
+        sizes = t.int64(1 << 46), t.int32(2**31 - 1)  # never used: positions are flat
+        buffers = {
+            p: [t.decl_buffer((size,), storage(d), data=handles[p]) for size in sizes]
             for p, d in pointers.items()
         }
+        memory = {p: Memory(wide, pointers[p], narrow) for p, (wide, narrow) in buffers.items()}
         result = Kernel(memory, extents)
         big = t.int32(1 << 30)  # never used either: the launch has the grid
         with (

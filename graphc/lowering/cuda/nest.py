@@ -30,6 +30,7 @@ __all__ = ["nest"]
 _THREADS = 256  # of a block of independent threads
 _WARP = 32
 _SEVERAL = 128  # threads of a block of several teams
+_LARGEST = 512  # threads of a team
 _MANY = 1 << 16  # threads that keep a GPU busy
 _SHARED = 64  # terms from which on a team shares a reduction
 
@@ -42,7 +43,7 @@ class Form:
         axes, symbols, trace: the loops, and what one element does; see `generic/axes.py`.
         outer: loops whose steps go to different teams.
         inner: loops of one team.
-        team: threads of a team; 1 is a thread on its own.
+        team: threads of a team: one, a warp, or a whole block.
         run: neighbours along the last outer loop that a thread computes.
     """
 
@@ -99,10 +100,10 @@ def _stage(body: Graph, slots: Sequence[int]) -> Stage:
 
 def choose(body: Graph, outputs: Sequence[Value]) -> Form:
     """The form for outputs of one shape."""
-    axes, space, trace, symbols = watched_axes(body, outputs)
+    axes, _, trace, symbols = watched_axes(body, outputs)
     outer, inner, row = split_loops(trace, symbols)
     everything = tuple(range(len(symbols)))
-    terms = _terms(trace, space)
+    terms = _terms(trace)
     along = _along(trace)
     if row:
         team = _team(terms, product(axes.sizes[g] for g in outer)) if along else 1
@@ -114,9 +115,9 @@ def choose(body: Graph, outputs: Sequence[Value]) -> Form:
     return Form(axes, symbols, trace, everything, (), 1, run)
 
 
-def _terms(trace: Trace, space: Space) -> DimLike:
+def _terms(trace: Trace) -> DimLike:
     """Terms of the longest reduction."""
-    totals = [product(space.extent(s) for s in read.loops) for read in trace.reads]
+    totals = [product(reduction.extents) for reduction in trace.reductions.values()]
     known = [t for t in totals if isinstance(t, int)]
     unknown = [t for t in totals if not isinstance(t, int)]
     return unknown[0] if unknown else max(known, default=1)
@@ -132,11 +133,13 @@ def _team(terms: DimLike, teams: DimLike) -> int:
     """Threads that share a reduction."""
     few = isinstance(teams, int) and teams * _WARP < _MANY
     if not isinstance(terms, int):
-        return 512 if few else _SEVERAL
+        return _LARGEST if few else _SEVERAL
     most = 64 if few else 1024  # terms that a warp does alone
-    team = _WARP
-    while team < 512 and terms > most:
-        team, most = 2 * team, 2 * most
+    if terms <= most:
+        return _WARP
+    team = _SEVERAL
+    while team < _LARGEST and terms > most * (team // _WARP):
+        team *= 2
     return team
 
 
@@ -188,11 +191,12 @@ class _Nest:
             if form.team > 1:
                 lane = e.bound(e.expr(thread - thread // form.team * form.team), 0, form.team - 1)
                 self._with_team(Team(e, form.team, lane, _widest(self.body)))  # type: ignore[arg-type]
-            elif form.inner:
-                self._share()
-                self._alone(form.inner)
             else:
-                self._elements(group)
+                self._share()
+                if form.inner:
+                    self._alone(form.inner)
+                else:
+                    self._elements(group)
 
     def _limit(self, place: DimLike, units: DimLike) -> Expr:
         return cast(self.e.expr(units), dtype_of(self.e.expr(place)))
@@ -218,8 +222,10 @@ class _Nest:
         return group
 
     def _share(self) -> None:
-        """Computes what the inner loops share."""
+        """Computes what the inner loops share, and reductions that others contain."""
         form = self.form
+        if form.run > 1:
+            return
         inside = {form.symbols[g] for g in form.inner}
         env = {form.symbols[g]: at for g, at in self.at.items()}
         for event in shared_events(form.trace, form.symbols, inside):
@@ -228,12 +234,12 @@ class _Nest:
     def _with_team(self, team: Team) -> None:
         form, e = self.form, self.e
         with e.together(team):
+            self._share()
             if not form.inner:
                 values = self._values()
                 with when(e.expr(team.lane) < const(1, "int32")):
                     self._store(values)
                 return
-            self._share()
         sizes = [form.axes.sizes[g] for g in form.inner]
 
         def run(positions: Sequence[DimLike], valid: Expr | None) -> None:

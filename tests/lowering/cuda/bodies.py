@@ -51,7 +51,9 @@ class Kernels:
         types = [body.type_of(v) for _, v in body.outputs]
         own = function.own_results
         like = [np.zeros(types[r].concrete(dims), types[r].dtype.numpy) for r in own]
-        places = [Place("output", own.index(r)) if r in own else Place("input") for r in range(len(types))]
+        places = [
+            Place("output", own.index(r)) if r in own else Place("input") for r in range(len(types))
+        ]
         call = Call(
             None,  # type: ignore[arg-type]
             (),
