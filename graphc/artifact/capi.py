@@ -49,6 +49,7 @@ class Options(ctypes.Structure):
         ("threads", ctypes.c_int32),
         ("verify", ctypes.c_int32),
         ("debug", ctypes.c_int32),
+        ("device", ctypes.c_int32),
     )
 
 

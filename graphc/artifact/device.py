@@ -19,6 +19,7 @@ The contract with the kernels:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -85,7 +86,6 @@ class Launch:
         block: threads along x, y, z.
         shared_bytes: dynamic shared memory of a block.
         arguments: in the order of the kernel's parameters.
-        cluster: blocks of a thread block cluster along x, y, z (sm_90 and later).
     """
 
     kernel: str
@@ -93,7 +93,6 @@ class Launch:
     block: tuple[int, int, int]
     arguments: tuple[Argument, ...]
     shared_bytes: int = 0
-    cluster: tuple[int, int, int] = (1, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -141,6 +140,9 @@ def check_program(program: DeviceProgram, spec: ModuleSpec) -> None:
             f"{len(program.calls)} calls for {len(spec.kernels)} kernels: each kernel has one call"
         )
     dims = frozenset(d.name for d in spec.dims)
+    for launch in program.launches:
+        if not re.search(rf"\b{re.escape(launch.kernel)}\s*\(", program.source):
+            raise ModuleSpecError(f"kernel `{launch.kernel}` is launched and not in the source")
     for call in program.calls:
         _check_steps(call, spec, dims)
 

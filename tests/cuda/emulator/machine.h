@@ -51,6 +51,39 @@ void wait_copies(unsigned but_latest);
 
 [[noreturn]] void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+// What a CUtensorMap holds here: box copies of up to 5 axes, innermost first (extents and byte strides of axes fit).
+struct TensorMap {
+    char *base;
+    uint32_t shape[5];
+    uint64_t strides[4];
+    uint16_t box[5];
+    uint8_t type, rank, swizzle, element_bytes;
+};
+static_assert(sizeof(TensorMap) <= 128);
+
+// With the driver's rules: 16-byte alignment of base and strides, boxes of at most 256 elements an axis and, where they are
+// swizzled, of at most as many bytes along the first. False where one is broken.
+inline bool encode_tensor_map(TensorMap *map, int type, uint32_t rank, void *base, const uint64_t *shape,
+                              const uint64_t *strides, const uint32_t *box, int swizzle) {
+    static const uint8_t bytes[] = {1, 2, 4, 4, 8, 8, 2, 4, 8, 2};
+    if (rank < 1 || rank > 5 || type > 9 || reinterpret_cast<uintptr_t>(base) % 16) return false;
+    *map = TensorMap{};
+    map->base = static_cast<char *>(base);
+    map->type = static_cast<uint8_t>(type);
+    map->rank = static_cast<uint8_t>(rank);
+    map->swizzle = static_cast<uint8_t>(swizzle);
+    map->element_bytes = bytes[type];
+    for (uint32_t i = 0; i < rank; i++) {
+        if (!shape[i] || shape[i] >> 32 || !box[i] || box[i] > 256) return false;
+        if (i + 1 < rank && (strides[i] % 16 || strides[i] >> 40)) return false;
+        map->shape[i] = static_cast<uint32_t>(shape[i]);
+        map->box[i] = static_cast<uint16_t>(box[i]);
+        if (i + 1 < rank) map->strides[i] = strides[i];
+    }
+    const uint32_t inner = box[0] * map->element_bytes;
+    return inner % 16 == 0 && (!swizzle || inner <= (16u << swizzle));
+}
+
 // A kernel of an emulated program: called with pointers to its arguments, as cuLaunchKernel gives them.
 struct Kernel {
     const char *name;
