@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from graphc.ir.dim import DimLike
 from graphc.lowering.cpu.kernel import Packing
 from graphc.lowering.cuda.emit import VECTOR_BYTES, Expr, Memory, Thread
+
+if TYPE_CHECKING:
+    from graphc.lowering.cuda.loop import ScanLoop
 
 __all__ = ["Kernel", "KernelIO", "Stage"]
 
@@ -64,6 +68,7 @@ class Kernel:
         scratch: bytes of the arena.
         packing: operands that are laid out anew.
         alignment: bytes of which every operand's and result's address is a multiple.
+        loop: what it launches instead of stages, step after step.
     """
 
     family: str
@@ -71,3 +76,4 @@ class Kernel:
     scratch: DimLike = 0
     packing: Mapping[int, Packing] = field(default_factory=dict)
     alignment: int = VECTOR_BYTES
+    loop: ScanLoop | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from graphc.artifact.device import Address, Launch, Step
@@ -48,6 +48,17 @@ class Function:
         """Named dims that are parameters, in order."""
         return tuple(self.fusion.body.dims)
 
+    def part(self, part: Function) -> Function:
+        """A function that a loop launches, under its name in the source."""
+        return replace(part, symbol=f"{self.symbol}_{part.symbol}")
+
+    def every(self) -> Iterator[Function]:
+        """The function and all it needs."""
+        yield self
+        if self.kernel.loop is not None:
+            for part in {p.symbol: p for p in self.kernel.loop.parts}.values():
+                yield from self.part(part).every()
+
     def stage_symbol(self, stage: int) -> str:
         """The name of a stage's kernel."""
         return self.symbol if len(self.kernel.stages) == 1 else f"{self.symbol}_{stage}"
@@ -73,7 +84,8 @@ def functions_of(
 def source_of(functions: Sequence[Function]) -> str:
     """The prelude and every distinct kernel."""
     distinct = {f.symbol: f for f in functions}.values()
-    prims = [_emitted(f, i, s) for f in distinct for i, s in enumerate(f.kernel.stages)]
+    every = [each for f in distinct for each in f.every()]
+    prims = [_emitted(f, i, s) for f in every for i, s in enumerate(f.kernel.stages)]
     return prelude() + "\n" + text_of(prims)
 
 
@@ -122,6 +134,9 @@ def launches(
     call: Call, function: Function, address: Callable[[Place], Address], fault_id: int
 ) -> Iterator[Step]:
     """What one call of a kernel launches; `address` tells where a place is."""
+    if function.kernel.loop is not None:
+        yield from function.kernel.loop.steps(call, function, address, fault_id)
+        return
     arguments: list[Address | DimLike] = [address(p) for p in call.operands]
     arguments += [address(call.results[r]) for r in function.own_results]
     if function.kernel.scratch != 0:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from graphc.artifact.cuda.target import CudaTarget
 from graphc.lowering.cuda.io import Kernel
+from graphc.lowering.cuda.loop import select_scan
 from graphc.lowering.cuda.nest import nest
-from graphc.ops import Fusion
+from graphc.ops import Fusion, Scan
 
 
 def select(fusion: Fusion, static: frozenset[int], target: CudaTarget) -> Kernel:
     """The kernel for a fusion; `static` are the operand slots known when the module is built."""
+    (last, *_) = reversed(fusion.body.nodes)
+    if isinstance(last.op, Scan):
+        return select_scan(last.op, static, target, select)
     return nest(fusion.body)
