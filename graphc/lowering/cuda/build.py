@@ -41,7 +41,6 @@ def _kernel_text(function: Any) -> str:
     name = str(function.attrs["global_symbol"])
     passes = [
         tirx.transform.BindTarget(target),
-        tirx.transform.FlattenBuffer(),
         tirx.transform.LowerIntrin(),
     ]
     module = tvm.ir.transform.Sequential(passes)(tvm.IRModule({name: function}))

@@ -33,6 +33,7 @@ __all__ = [
     "named",
     "pure",
     "select",
+    "shared",
     "storage",
     "when",
 ]
@@ -212,6 +213,12 @@ class Array(Memory):
         object.__setattr__(self, "count", count)
 
     count: int
+
+
+def shared(count: int, dtype: DType) -> Memory:
+    """Elements that all threads of the block share."""
+    buffer = _t().alloc_buffer((count,), storage(dtype), scope="shared")
+    return Memory(buffer, dtype)
 
 
 class Variable:
