@@ -21,7 +21,8 @@ from graphc.artifact.errors import (
     ModuleVersionError,
     SafetensorsError,
 )
-from graphc.artifact.module import KernelTime, Module, Profile, open
+from graphc.artifact.module import KernelTime, Module, Profile
+from graphc.artifact.opening import open
 
 __all__ = [
     "KernelTime",

@@ -97,7 +97,13 @@ class Handle:
     """
 
     def __init__(
-        self, library: str, weights: str, interface: str, threads: int, debug: bool
+        self,
+        library: str,
+        weights: str,
+        interface: str,
+        threads: int,
+        debug: bool,
+        device: int = 0,
     ) -> None:
         """Loads the library and opens the model.
 
@@ -135,7 +141,7 @@ class Handle:
         self._close.restype = None
         self.run = lib.graphc_run
         model = address()
-        options = Options(ctypes.sizeof(Options), threads, 0, debug)
+        options = Options(ctypes.sizeof(Options), threads, 0, debug, device)
         self.check(lib.graphc_open(os.fsencode(weights), options, model))
         self.pointer = model.value
 
