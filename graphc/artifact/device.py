@@ -8,9 +8,8 @@ The contract with the kernels:
 
 - Each is `extern "C" __global__ void name(arguments...)` and takes one parameter for each argument of its launch: an
   `Address` is a pointer, a dim an `int64_t`, a `TensorMap` a `const __grid_constant__ CUtensorMap`.
-- Inputs and outputs are dense and row major, aligned to their element and no more; weights and arena offsets that are
-  multiples of 64 are aligned to 64 bytes. No output and no state overlaps anything. What the arena holds at the start
-  is arbitrary.
+- Inputs and outputs are dense and row major, and aligned to 16 bytes; weights and arena offsets that are multiples of
+  64 are aligned to 64 bytes. No output and no state overlaps anything. What the arena holds at the start is arbitrary.
 - Launches run in order, each after the end of the one before. A launch with an empty grid is left out.
 - `Address("fault")` points to an `unsigned long long[4]` of zeros. A kernel that meets an index out of range clamps it,
   and the first thread to find (atomicCAS) a zero in place 0 stores {fault id + 1, the index, its position, the limit};

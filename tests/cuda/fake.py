@@ -85,24 +85,25 @@ class Gpu:
             for name in values:
                 self.lib.fake_set(name.replace("_", " ").encode(), before.get(name, 0))
 
-    def array(self, array: np.ndarray, dtype: str = "") -> "Array":
-        """A device array with these values, in memory of its own."""
-        return Array(self, np.ascontiguousarray(array), dtype)
+    def array(self, array: np.ndarray, dtype: str = "", skip: int = 0) -> "Array":
+        """A device array with these values, in memory of its own, `skip` bytes behind its beginning."""
+        return Array(self, np.ascontiguousarray(array), dtype, skip)
 
 
 class Array:
     """What another library would hand over: memory on the GPU with `__dlpack__`."""
 
-    def __init__(self, gpu: Gpu, values: np.ndarray, dtype: str) -> None:
+    def __init__(self, gpu: Gpu, values: np.ndarray, dtype: str, skip: int) -> None:
         self.gpu, self.like = gpu, np.empty_like(values)
         self.dtype = dtype or next(d for d in _DTYPES if numpy_dtype(d) == values.dtype)
         self.streams: list[int] = []
         at = ctypes.c_uint64()
         context = ctypes.c_void_p()
         gpu.lib.cuCtxPushCurrent_v2(None)
-        assert not values.nbytes or gpu.lib.cuMemAlloc_v2(ctypes.byref(at), values.nbytes) == 0
+        size = values.nbytes + skip
+        assert not size or gpu.lib.cuMemAlloc_v2(ctypes.byref(at), size) == 0
         gpu.lib.cuCtxPopCurrent_v2(ctypes.byref(context))
-        self.address = at.value
+        self.memory, self.address = at.value, at.value + skip
         self.set(values)
 
     def set(self, values: np.ndarray) -> None:
@@ -127,8 +128,8 @@ class Array:
     def __del__(self) -> None:
         context = ctypes.c_void_p()
         self.gpu.lib.cuCtxPushCurrent_v2(None)
-        if self.address:
-            self.gpu.lib.cuMemFree_v2(self.address)
+        if self.memory:
+            self.gpu.lib.cuMemFree_v2(self.memory)
         self.gpu.lib.cuCtxPopCurrent_v2(ctypes.byref(context))
 
 

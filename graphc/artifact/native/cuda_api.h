@@ -2,7 +2,7 @@
  * libcuda.so.1; nothing else of CUDA.
  *
  * graphc_run takes tensors in host memory, which it copies, and in memory of the model's device, which it uses in place;
- * it returns when the results are there. What other streams still have to write into device memory it does not wait for.
+ * it returns when the results are there. Device memory should be aligned to 16 bytes: what is not is copied. What other streams still have to write into device memory it does not wait for.
  * After a fork the child must open its own model: CUDA does not survive forks.
  */
 #ifndef GRAPHC_CUDA_API_H

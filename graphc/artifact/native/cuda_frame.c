@@ -186,10 +186,13 @@ int graphc_queue(graphc_model *model, graphc_frame *f, graphc_work *work) {
     if (!status && f->fault)
         status = graphc_cuda_check(graphc_cuda.MemcpyDtoHAsync(f->fault_copy, f->fault, 32, work->stream),
                                    "reading the fault record");
-    if (!status) status = graphc_cuda_check(graphc_cuda.EventRecord(f->done, work->stream), "queueing a call");
-    f->busy = 1;
-    f->last = work->stream;
     return status;
+}
+
+int graphc_finish(graphc_frame *f, CUstream stream) {
+    f->busy = 1;
+    f->last = stream;
+    return graphc_cuda_check(graphc_cuda.EventRecord(f->done, stream), "queueing a call");
 }
 
 int graphc_wait_frame(graphc_frame *f) {

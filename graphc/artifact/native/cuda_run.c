@@ -1,11 +1,13 @@
-/* Running a model on a GPU: host tensors are copied to the device and back, device tensors are used where they are. */
+/* Running a model on a GPU: host tensors are copied to the device and back, device tensors are used where they are, but for
+ * those that are not aligned to what kernels load at once.
+ */
 #define _GNU_SOURCE
 #include "cuda_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { ALIGNMENT = 256, GUARD = 0xff /* all bytes 0xff: NaN, or -1 */ };
+enum { ALIGNMENT = 256, VECTOR = 16 /* bytes that kernels load at once */, GUARD = 0xff /* all bytes 0xff: NaN, or -1 */ };
 
 /* A tensor of a call: where kernels find it, and where the caller has it. */
 typedef struct place {
@@ -74,7 +76,7 @@ static int gather(const graphc_model *model, const graphc_tensor *inputs, size_t
                                p->name);
         if (!p->on_host && p->device % graphc_element_bytes(dtype))
             return graphc_fail(GRAPHC_ERROR_ARGUMENT, "`%s` is not aligned to its elements", p->name);
-        p->staged = p->on_host || model->debug;
+        p->staged = p->on_host || model->debug || p->device % VECTOR;
         if (p->staged) g->staged += padded(model, p->bytes);
     }
     return GRAPHC_OK;
@@ -147,13 +149,11 @@ static int queue(graphc_model *model, graphc_frame *f, const given *g, CUstream 
         status = graphc_cuda_check(graphc_cuda.MemsetD8Async(f->memory, GUARD, f->bytes, stream), "preparing a call");
     if (!status) status = stage(g, stream, 1);
     if (!status) status = graphc_queue(model, f, &work);
-    if (!status && model->debug) {
-        status = graphc_wait_frame(f);
-        if (!status) status = check_guards(g, f, at);
-    }
-    if (!status) status = stage(g, stream, 0);
     if (!status && model->debug) status = graphc_cuda_check(graphc_cuda.StreamSynchronize(stream), "a kernel");
-    return status;
+    if (!status && model->debug) status = check_guards(g, f, at);
+    if (!status) status = stage(g, stream, 0);
+    const int finished = graphc_finish(f, stream);
+    return status ? status : finished;
 }
 
 static int make_marks(CUevent *marks, size_t n) {
@@ -182,7 +182,6 @@ static int call(graphc_model *model, const given *g, CUstream *stream, CUevent *
     if (status) return status;
     if (f->fault && f->busy && f->fault_copy[0]) status = graphc_wait_frame(f); /* of an earlier call */
     if (!status) status = queue(model, f, g, stream ? *stream : f->stream, marks);
-    if (!status && !stream) status = graphc_cuda_check(graphc_cuda.StreamSynchronize(f->stream), "a kernel");
     if (!status && !stream) status = graphc_wait_frame(f);
     graphc_keep_frame(model, f);
     return status;

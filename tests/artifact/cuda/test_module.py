@@ -87,6 +87,19 @@ def test_nothing_is_copied(folders: dict[str, Path], gpu: Gpu) -> None:
         assert [gpu.count(way) for way in ways] == before
 
 
+def test_device_arrays_without_alignment_are_copied(folders: dict[str, Path], gpu: Gpu) -> None:
+    x = rows(6)
+    given, target = gpu.array(x, skip=4), gpu.array(np.zeros((6, 3), np.float32), skip=8)
+    assert given.address % 16 == 4
+    with graphc.open(folders["linear"]) as module:
+        copies = gpu.count("copies")
+        for _ in range(3):
+            module(x=given, out={"y": target})
+            module.synchronize()
+            np.testing.assert_allclose(target.get(), programs.linear(x), rtol=1e-6, atol=1e-6)
+        assert gpu.count("copies") == copies + 6
+
+
 def test_outputs_pass_on_through_dlpack(folders: dict[str, Path], gpu: Gpu) -> None:
     x = rows(4)
     with graphc.open(folders["linear"]) as module:
