@@ -1,5 +1,5 @@
-/* The part of the CUDA driver's interface (cuda.h of CUDA 12 and later) that modules use, found at run time: a module can
- * be linked, and asked what it is, where there is no driver.
+/* The part of the CUDA driver's interface (cuda.h of CUDA 12 and later) that modules use, found at run time: a module
+ * can be linked, and asked what it is, where there is no driver.
  */
 #ifndef GRAPHC_CUDA_DRIVER_H
 #define GRAPHC_CUDA_DRIVER_H

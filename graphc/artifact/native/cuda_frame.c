@@ -1,7 +1,7 @@
 /* Frames: what a call has for itself (memory, a fault record, captured graphs), and how its launches get into a stream.
  *
- * A frame goes to the next call as soon as its work is queued; where that is put into another stream, it waits there for
- * the work before. Launches of equal shapes and pointers are captured as a CUDA graph the second time.
+ * A frame goes to the next call as soon as its work is queued; where that is put into another stream, it waits there
+ * for the work before. Launches of equal shapes and pointers are captured as a CUDA graph the second time.
  */
 #define _GNU_SOURCE
 #include "cuda_internal.h"
@@ -39,7 +39,8 @@ static int new_frame(graphc_frame **frame) {
     if (!status && graphc_module_tables.n_faults) {
         status = graphc_cuda_check(graphc_cuda.MemAlloc(&f->fault, 32), "making room for a call");
         if (!status)
-            status = graphc_cuda_check(graphc_cuda.MemHostAlloc((void **)&f->fault_copy, 32, 0), "making room for a call");
+            status =
+                graphc_cuda_check(graphc_cuda.MemHostAlloc((void **)&f->fault_copy, 32, 0), "making room for a call");
         if (!status) {
             memset(f->fault_copy, 0, 32);
             status = graphc_cuda_check(graphc_cuda.MemsetD8Async(f->fault, 0, 32, f->stream), "preparing a call");
@@ -67,8 +68,9 @@ int graphc_take_frame(graphc_model *model, size_t bytes, graphc_frame **frame) {
         f->bytes = 0;
         CUresult result = status ? CUDA_SUCCESS : graphc_cuda.MemAlloc(&f->memory, bytes);
         if (result == CUDA_ERROR_OUT_OF_MEMORY)
-            status = graphc_fail(GRAPHC_ERROR_MEMORY, "`%s` needs %.1f MB for these inputs, which the GPU does not have",
-                                 graphc_module_tables.info.name, (double)bytes * 1e-6);
+            status =
+                graphc_fail(GRAPHC_ERROR_MEMORY, "`%s` needs %.1f MB for these inputs, which the GPU does not have",
+                            graphc_module_tables.info.name, (double)bytes * 1e-6);
         else if (!status) status = graphc_cuda_check(result, "making room for a call");
         if (!status) f->bytes = bytes;
         if (status) graphc_keep_frame(model, f);
@@ -91,8 +93,9 @@ int graphc_launch(const graphc_work *work, int kernel, const int64_t grid[3], co
     if (grid[0] <= 0 || grid[1] <= 0 || grid[2] <= 0) return GRAPHC_OK;
     const char *name = graphc_cuda_program.kernels[kernel].name;
     if (grid[0] > INT32_MAX || grid[1] > MAX_GRID_Y || grid[2] > MAX_GRID_Y)
-        return graphc_fail(GRAPHC_ERROR_MEMORY, "kernel %s would need a grid of %lld x %lld x %lld blocks for these inputs",
-                           name, (long long)grid[0], (long long)grid[1], (long long)grid[2]);
+        return graphc_fail(GRAPHC_ERROR_MEMORY,
+                           "kernel %s would need a grid of %lld x %lld x %lld blocks for these inputs", name,
+                           (long long)grid[0], (long long)grid[1], (long long)grid[2]);
     return graphc_cuda_check(graphc_cuda.LaunchKernel(work->kernels[kernel], (unsigned)grid[0], (unsigned)grid[1],
                                                       (unsigned)grid[2], block[0], block[1], block[2], shared,
                                                       work->stream, arguments, NULL),
@@ -177,7 +180,8 @@ static void capture(graphc_model *model, graphc_frame *f, const graphc_work *wor
 int graphc_queue(graphc_model *model, graphc_frame *f, graphc_work *work) {
     int status = GRAPHC_OK, seen = 0;
     if (f->busy && f->last != work->stream)
-        status = graphc_cuda_check(graphc_cuda.StreamWaitEvent(work->stream, f->done, 0), "waiting for the call before");
+        status =
+            graphc_cuda_check(graphc_cuda.StreamWaitEvent(work->stream, f->done, 0), "waiting for the call before");
     if (status) return status;
     graphc_graph *g = model->graphs && !work->marks ? find_graph(f, work, &seen) : NULL;
     if (g && seen && !g->exec) capture(model, f, work, g);

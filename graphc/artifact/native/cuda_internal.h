@@ -1,4 +1,5 @@
-/* What the files of the runtime for GPUs share, beside internal.h. Hidden: nothing here is visible outside the module. */
+/* What the files of the runtime for GPUs share, beside internal.h. Hidden: nothing here is visible outside the module.
+ */
 #ifndef GRAPHC_CUDA_INTERNAL_H
 #define GRAPHC_CUDA_INTERNAL_H
 
@@ -25,9 +26,9 @@ typedef struct graphc_kernel_entry {
 
 /* Everything that program.c says beside the tables. */
 typedef struct graphc_program {
-    const char *arch;              /* "sm_90a" */
-    int major, minor, specific;    /* of the compute capability; specific: for this architecture alone */
-    const void *cubin, *ptx;       /* ptx: NULL without one */
+    const char *arch;           /* "sm_90a" */
+    int major, minor, specific; /* of the compute capability; specific: for this architecture alone */
+    const void *cubin, *ptx;    /* ptx: NULL without one */
     const graphc_kernel_entry *kernels;
     size_t n_kernels;
     graphc_expr arena_bytes;
@@ -54,9 +55,9 @@ typedef struct graphc_graph {
 typedef struct graphc_frame {
     struct graphc_frame *next;
     CUstream stream;
-    CUevent done;   /* the latest call */
-    CUstream last;  /* where it was put */
-    int busy;       /* whether there was one */
+    CUevent done;       /* the latest call */
+    CUstream last;      /* where it was put */
+    int busy;           /* whether there was one */
     CUdeviceptr memory; /* staged tensors, then the arena */
     size_t bytes;
     CUdeviceptr fault;
@@ -86,6 +87,6 @@ void graphc_free_frame(graphc_frame *frame);
 void graphc_forget_graphs(graphc_frame *frame);
 int graphc_queue(graphc_model *model, graphc_frame *frame, graphc_work *work); /* the launches */
 int graphc_finish(graphc_frame *frame, CUstream stream);                       /* everything of the call is queued */
-int graphc_wait_frame(graphc_frame *frame);                                    /* its end, and its fault if it had one */
+int graphc_wait_frame(graphc_frame *frame); /* its end, and its fault if it had one */
 
 #endif

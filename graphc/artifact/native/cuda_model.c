@@ -40,29 +40,31 @@ static int load_code(graphc_model *m) {
     graphc_cuda.DeviceGetName(name, sizeof name, m->device);
     const void *code = code_for(major, minor);
     if (!code)
-        return graphc_fail(GRAPHC_ERROR_TARGET,
-                           "`%s` was compiled for %s, but GPU %d (%s) is sm_%d%d: compile it with --target cuda:sm_%d%d",
-                           info->name, p->arch, m->ordinal, name, major, minor, major, minor);
+        return graphc_fail(
+            GRAPHC_ERROR_TARGET,
+            "`%s` was compiled for %s, but GPU %d (%s) is sm_%d%d: compile it with --target cuda:sm_%d%d", info->name,
+            p->arch, m->ordinal, name, major, minor, major, minor);
     int options[] = {CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES};
     void *values[] = {log, (void *)sizeof log};
     CUresult result = graphc_cuda.ModuleLoadDataEx(&m->module, code, 2, options, values);
     if (result == CUDA_ERROR_OUT_OF_MEMORY) return graphc_cuda_check(result, "loading the kernels");
     if (result)
-        return graphc_fail(GRAPHC_ERROR_TARGET,
-                           "GPU %d (%s) cannot load the kernels of `%s`: %s%s%s. They were compiled with CUDA 13.0; the "
-                           "driver is for CUDA %d.%d",
-                           m->ordinal, name, info->name, graphc_cuda_reason(result), *log ? ": " : "", log,
-                           graphc_cuda.version / 1000, graphc_cuda.version % 1000 / 10);
+        return graphc_fail(
+            GRAPHC_ERROR_TARGET,
+            "GPU %d (%s) cannot load the kernels of `%s`: %s%s%s. They were compiled with CUDA 13.0; the "
+            "driver is for CUDA %d.%d",
+            m->ordinal, name, info->name, graphc_cuda_reason(result), *log ? ": " : "", log, graphc_cuda.version / 1000,
+            graphc_cuda.version % 1000 / 10);
     m->kernels = calloc(p->n_kernels + 1, sizeof *m->kernels);
     if (!m->kernels) return graphc_fail(GRAPHC_ERROR_MEMORY, "no memory for the model");
     for (size_t i = 0; i < p->n_kernels; i++) {
         const graphc_kernel_entry *k = &p->kernels[i];
         int status = graphc_cuda_check(graphc_cuda.ModuleGetFunction(&m->kernels[i], m->module, k->name), k->name);
         if (!status && k->shared_bytes > 48 << 10)
-            status = graphc_cuda_check(graphc_cuda.FuncSetAttribute(m->kernels[i],
-                                                                    CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
-                                                                    k->shared_bytes),
-                                       "setting aside shared memory");
+            status =
+                graphc_cuda_check(graphc_cuda.FuncSetAttribute(
+                                      m->kernels[i], CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, k->shared_bytes),
+                                  "setting aside shared memory");
         if (status) return status;
     }
     return GRAPHC_OK;
@@ -112,7 +114,8 @@ GRAPHC_API int graphc_open(const char *weights_path, const graphc_options *optio
     status = graphc_map_weights(weights_path ? weights_path : path, given.verify, &m->weights);
     if (!status) status = pick_device(m);
     if (!status)
-        status = graphc_cuda_check(graphc_cuda.PrimaryCtxRetain(&m->context, m->device), "opening a context on the GPU");
+        status =
+            graphc_cuda_check(graphc_cuda.PrimaryCtxRetain(&m->context, m->device), "opening a context on the GPU");
     if (!status && !(status = graphc_cuda_check(graphc_cuda.CtxPushCurrent(m->context), "entering the context"))) {
         status = fill(m);
         graphc_leave_context();

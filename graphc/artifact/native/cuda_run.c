@@ -1,5 +1,5 @@
-/* Running a model on a GPU: host tensors are copied to the device and back, device tensors are used where they are, but for
- * those that are not aligned to what kernels load at once.
+/* Running a model on a GPU: host tensors are copied to the device and back, device tensors are used where they are, but
+ * for those that are not aligned to what kernels load at once.
  */
 #define _GNU_SOURCE
 #include "cuda_internal.h"
@@ -7,7 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ALIGNMENT = 256, VECTOR = 16 /* bytes that kernels load at once */, GUARD = 0xff /* all bytes 0xff: NaN, or -1 */ };
+enum {
+    ALIGNMENT = 256,
+    VECTOR = 16 /* bytes that kernels load at once */,
+    GUARD = 0xff /* all bytes 0xff: NaN, or -1 */
+};
 
 /* A tensor of a call: where kernels find it, and where the caller has it. */
 typedef struct place {
@@ -72,8 +76,8 @@ static int gather(const graphc_model *model, const graphc_tensor *inputs, size_t
         const int32_t dtype = i < n_in ? in[i]->dtype : out[i - n_in]->dtype;
         if ((status = is_host(model, p, &p->on_host))) return status;
         if (p->on_host && p->bytes && on_device)
-            return graphc_fail(GRAPHC_ERROR_ARGUMENT, "`%s` lies in host memory: graphc_run_on_stream takes device memory",
-                               p->name);
+            return graphc_fail(GRAPHC_ERROR_ARGUMENT,
+                               "`%s` lies in host memory: graphc_run_on_stream takes device memory", p->name);
         if (!p->on_host && p->device % graphc_element_bytes(dtype))
             return graphc_fail(GRAPHC_ERROR_ARGUMENT, "`%s` is not aligned to its elements", p->name);
         p->staged = p->on_host || model->debug || p->device % VECTOR;
@@ -93,7 +97,8 @@ static int stage(const given *g, CUstream stream, int in) {
         else if (p->on_host) result = graphc_cuda.MemcpyDtoHAsync(p->caller, p->device, p->bytes, stream);
         else if (in) result = graphc_cuda.MemcpyAsync(p->device, caller, p->bytes, stream);
         else result = graphc_cuda.MemcpyAsync(caller, p->device, p->bytes, stream);
-        if (result) return graphc_cuda_check(result, in ? "copying an input to the GPU" : "copying an output from the GPU");
+        if (result)
+            return graphc_cuda_check(result, in ? "copying an input to the GPU" : "copying an output from the GPU");
     }
     return GRAPHC_OK;
 }
@@ -105,7 +110,8 @@ static int check_guard(graphc_frame *f, const char *what, CUdeviceptr region, si
     size_t first = to - from > ALIGNMENT ? to - ALIGNMENT : from; /* the last 256 bytes, and what comes before them */
     for (size_t at = first;; at = from) {
         const size_t n = at == first ? to - first : first - from;
-        int status = graphc_cuda_check(graphc_cuda.MemcpyDtoHAsync(guard, region + at, n, f->stream), "reading a guard");
+        int status =
+            graphc_cuda_check(graphc_cuda.MemcpyDtoHAsync(guard, region + at, n, f->stream), "reading a guard");
         if (!status) status = graphc_cuda_check(graphc_cuda.StreamSynchronize(f->stream), "reading a guard");
         if (status) return status;
         for (size_t i = 0; i < n; i++)
@@ -230,8 +236,8 @@ GRAPHC_API int graphc_run_on_stream(graphc_model *model, const graphc_tensor *in
     return run(model, inputs, n_inputs, outputs, n_outputs, &chosen, NULL);
 }
 
-GRAPHC_API int graphc_profile(graphc_model *model, const graphc_tensor *inputs, size_t n_inputs,
-                              graphc_tensor *outputs, size_t n_outputs, double *seconds, size_t n_seconds) {
+GRAPHC_API int graphc_profile(graphc_model *model, const graphc_tensor *inputs, size_t n_inputs, graphc_tensor *outputs,
+                              size_t n_outputs, double *seconds, size_t n_seconds) {
     if (!seconds || n_seconds < graphc_module_tables.info.n_kernels)
         return graphc_fail(GRAPHC_ERROR_ARGUMENT, "the profile needs room for %zu kernels",
                            graphc_module_tables.info.n_kernels);
@@ -267,14 +273,16 @@ GRAPHC_API int graphc_initial_state(graphc_model *model, const graphc_tensor *in
         int host = 1;
         if (!t->info.inputs[i].state || !bytes[i]) continue;
         if (!in[i]->data)
-            status = graphc_fail(GRAPHC_ERROR_ARGUMENT, "state `%s` has no buffer: it needs %zu bytes", p.name, bytes[i]);
+            status =
+                graphc_fail(GRAPHC_ERROR_ARGUMENT, "state `%s` has no buffer: it needs %zu bytes", p.name, bytes[i]);
         else status = is_host(model, &p, &host);
         if (status) break;
         const CUdeviceptr at = (CUdeviceptr)(uintptr_t)in[i]->data;
         if (host && first) memcpy(in[i]->data, first, bytes[i]);
         else if (host) memset(in[i]->data, 0, bytes[i]);
         else if (first)
-            status = graphc_cuda_check(graphc_cuda.MemcpyHtoDAsync(at, first, bytes[i], model->stream), "filling a state");
+            status =
+                graphc_cuda_check(graphc_cuda.MemcpyHtoDAsync(at, first, bytes[i], model->stream), "filling a state");
         else status = graphc_cuda_check(graphc_cuda.MemsetD8Async(at, 0, bytes[i], model->stream), "filling a state");
     }
     if (!status) status = graphc_cuda_check(graphc_cuda.StreamSynchronize(model->stream), "filling a state");
@@ -297,17 +305,17 @@ GRAPHC_API int graphc_device_allocate(graphc_model *model, size_t bytes, void **
 GRAPHC_API int graphc_device_free(graphc_model *model, void *pointer) {
     if (!pointer) return GRAPHC_OK;
     int status = enter(model);
-    return status ? status
-                  : leave(graphc_cuda_check(graphc_cuda.MemFree((CUdeviceptr)(uintptr_t)pointer), "giving memory back"));
+    return status
+               ? status
+               : leave(graphc_cuda_check(graphc_cuda.MemFree((CUdeviceptr)(uintptr_t)pointer), "giving memory back"));
 }
 
 GRAPHC_API int graphc_copy(graphc_model *model, void *to, const void *from, size_t bytes, void *stream) {
     if (!bytes) return GRAPHC_OK;
     int status = enter(model);
     if (status) return status;
-    status = graphc_cuda_check(graphc_cuda.MemcpyAsync((CUdeviceptr)(uintptr_t)to, (CUdeviceptr)(uintptr_t)from, bytes,
-                                                       stream),
-                               "copying");
+    status = graphc_cuda_check(
+        graphc_cuda.MemcpyAsync((CUdeviceptr)(uintptr_t)to, (CUdeviceptr)(uintptr_t)from, bytes, stream), "copying");
     if (!status) status = graphc_cuda_check(graphc_cuda.StreamSynchronize(stream), "copying");
     return leave(status);
 }

@@ -38,9 +38,7 @@
 #define __assume(x) ((void)0)
 
 #define VECTOR3(type, name)                                                                                            \
-    struct name##3 {                                                                                                   \
-        type x, y, z;                                                                                                  \
-    };
+    struct name##3 { type x, y, z; };
 VECTOR3(signed char, char)
 VECTOR3(unsigned char, uchar)
 VECTOR3(short, short)
@@ -54,15 +52,9 @@ VECTOR3(float, float)
 VECTOR3(double, double)
 #undef VECTOR3 // uint3 is in machine.h
 #define VECTOR(type, name, align2, align4)                                                                             \
-    struct name##1 {                                                                                                   \
-        type x;                                                                                                        \
-    };                                                                                                                 \
-    struct __align__(align2) name##2 {                                                                                 \
-        type x, y;                                                                                                     \
-    };                                                                                                                 \
-    struct __align__(align4) name##4 {                                                                                 \
-        type x, y, z, w;                                                                                               \
-    };                                                                                                                 \
+    struct name##1 { type x; };                                                                                        \
+    struct __align__(align2) name##2 { type x, y; };                                                                   \
+    struct __align__(align4) name##4 { type x, y, z, w; };                                                             \
     inline name##1 make_##name##1(type x) { return {x}; }                                                              \
     inline name##2 make_##name##2(type x, type y) { return {x, y}; }                                                   \
     inline name##3 make_##name##3(type x, type y, type z) { return {x, y, z}; }                                        \

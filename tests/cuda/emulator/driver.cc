@@ -1,9 +1,9 @@
 // A stand-in for libcuda.so.1: the driver functions that modules use, over memory of this process and kernels that the
 // emulator compiled (machine.h). A module's "machine code" is then a shared object.
 //
-// Work is put off as long as a driver may: each stream is a queue that runs when somebody waits for it, so that a missing
-// wait shows. Device memory cannot be touched but by the driver, ends where a page without access begins, and begins as
-// 0xff. Calls without a current context fail.
+// Work is put off as long as a driver may: each stream is a queue that runs when somebody waits for it, so that a
+// missing wait shows. Device memory cannot be touched but by the driver, ends where a page without access begins, and
+// begins as 0xff. Calls without a current context fail.
 #include "machine.h"
 
 #include <algorithm>
@@ -27,15 +27,23 @@ namespace {
 
 using Result = int;
 using Pointer = uint64_t;
-enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500, NO_CONTEXT = 201, BAD_IMAGE = 200, BAD_CAPTURE = 901 };
+enum {
+    OK = 0,
+    INVALID_VALUE = 1,
+    OUT_OF_MEMORY = 2,
+    NOT_FOUND = 500,
+    NO_CONTEXT = 201,
+    BAD_IMAGE = 200,
+    BAD_CAPTURE = 901
+};
 constexpr size_t PAGE = 4096;
 
 std::recursive_mutex lock;
 using Guard = std::lock_guard<std::recursive_mutex>;
 
 // What tests set (fake_set) and read (fake_get).
-std::map<std::string, long long> settings = {
-    {"devices", 1}, {"major", 9}, {"minor", 0}, {"version", 13000}, {"memory", 1ll << 40}, {"init", 0}, {"reverse", 0}};
+std::map<std::string, long long> settings = {{"devices", 1},        {"major", 9}, {"minor", 0},  {"version", 13000},
+                                             {"memory", 1ll << 40}, {"init", 0},  {"reverse", 0}};
 std::map<std::string, long long> counts;
 
 struct Allocation {
@@ -147,7 +155,9 @@ API Result cuDriverGetVersion(int *version) {
     return OK;
 }
 API Result cuGetErrorName(Result r, const char **text) {
-    *text = r == OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : r == 700 ? "CUDA_ERROR_ILLEGAL_ADDRESS" : "CUDA_ERROR_OTHER";
+    *text = r == OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY"
+            : r == 700         ? "CUDA_ERROR_ILLEGAL_ADDRESS"
+                               : "CUDA_ERROR_OTHER";
     return OK;
 }
 API Result cuGetErrorString(Result r, const char **text) {
@@ -226,8 +236,9 @@ API Result cuModuleGetFunction(Function **function, Module *module, const char *
     auto find_kernel = reinterpret_cast<decltype(&emulated_kernel)>(dlsym(module->library, "emulated_kernel"));
     const machine::Kernel *kernel = find_kernel(name);
     if (!kernel) return NOT_FOUND;
-    *function = new Function{kernel, reinterpret_cast<decltype(&emulated_launch)>(dlsym(module->library, "emulated_launch")),
-                             reinterpret_cast<decltype(&emulated_error)>(dlsym(module->library, "emulated_error"))};
+    *function =
+        new Function{kernel, reinterpret_cast<decltype(&emulated_launch)>(dlsym(module->library, "emulated_launch")),
+                     reinterpret_cast<decltype(&emulated_error)>(dlsym(module->library, "emulated_error"))};
     module->functions.push_back(*function);
     return OK;
 }

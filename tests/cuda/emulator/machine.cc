@@ -139,8 +139,8 @@ void fiber_main() {
 }
 
 Fiber *new_fiber() {
-    auto *memory = static_cast<char *>(mmap(nullptr, STACK + PAGE, PROT_READ | PROT_WRITE,
-                                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    auto *memory = static_cast<char *>(
+        mmap(nullptr, STACK + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
     if (memory == MAP_FAILED) return nullptr;
     mprotect(memory, PAGE, PROT_NONE); // below it ends in a signal
     auto *fiber = new Fiber{nullptr, memory + PAGE};
@@ -189,10 +189,12 @@ void report_deadlock() {
     std::map<std::string, size_t> waiting;
     for (const Thread &t : threads)
         if (t.state != State::done) waiting[t.what ? t.what : "?"]++;
-    int used = snprintf(message, sizeof message, "kernel %s, block (%u, %u, %u): threads wait for each other for ever:",
-                        kernel->name, blockIdx.x, blockIdx.y, blockIdx.z);
+    int used = snprintf(message, sizeof message,
+                        "kernel %s, block (%u, %u, %u): threads wait for each other for ever:", kernel->name,
+                        blockIdx.x, blockIdx.y, blockIdx.z);
     for (const auto &[what, count] : waiting)
-        used += snprintf(message + used, sizeof message - static_cast<size_t>(used), " %zu at %s;", count, what.c_str());
+        used +=
+            snprintf(message + used, sizeof message - static_cast<size_t>(used), " %zu at %s;", count, what.c_str());
     snprintf(message + used, sizeof message - static_cast<size_t>(used), " %zu have ended", done_threads);
     failed = true;
 }
@@ -367,8 +369,8 @@ int emulated_launch(const machine::Kernel *which, const unsigned grid[3], const 
                     void **values, int reverse) {
     std::lock_guard<std::mutex> lock(one_launch);
     static const int numbers[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
-    struct sigaction mine {}, before[4];
-    stack_t stack {}, stack_before;
+    struct sigaction mine{}, before[4];
+    stack_t stack{}, stack_before;
     stack.ss_sp = signal_stack;
     stack.ss_size = sizeof signal_stack;
     sigaltstack(&stack, &stack_before);

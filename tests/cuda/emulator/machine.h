@@ -1,5 +1,6 @@
-// The machine that runs a kernel's threads on the CPU: one block at a time, each thread a fiber that runs until it has to
-// wait for others. Kernels see it through device.h; machine.cc is compiled once and linked to every emulated program.
+// The machine that runs a kernel's threads on the CPU: one block at a time, each thread a fiber that runs until it has
+// to wait for others. Kernels see it through device.h; machine.cc is compiled once and linked to every emulated
+// program.
 #ifndef GRAPHC_MACHINE_H
 #define GRAPHC_MACHINE_H
 
@@ -61,8 +62,8 @@ struct TensorMap {
 };
 static_assert(sizeof(TensorMap) <= 128);
 
-// With the driver's rules: 16-byte alignment of base and strides, boxes of at most 256 elements an axis and, where they are
-// swizzled, of at most as many bytes along the first. False where one is broken.
+// With the driver's rules: 16-byte alignment of base and strides, boxes of at most 256 elements an axis and, where they
+// are swizzled, of at most as many bytes along the first. False where one is broken.
 inline bool encode_tensor_map(TensorMap *map, int type, uint32_t rank, void *base, const uint64_t *shape,
                               const uint64_t *strides, const uint32_t *box, int swizzle) {
     static const uint8_t bytes[] = {1, 2, 4, 4, 8, 8, 2, 4, 8, 2};

@@ -71,7 +71,8 @@ void mma_16bit(float *d, const uint32_t *a, const uint32_t *b, const char *what)
                 const auto *f = static_cast<Fragments *>(posted[l]);
                 for (int i = 0; i < 8; i++) // a2, a3 and a6, a7 are 8 rows down, a4 to a7 8 columns right
                     x[l / 4 + i / 2 % 2 * 8][l % 4 * 2 + i % 2 + i / 4 * 8] = Of(f->a[i / 2] >> i % 2 * 16 & 0xffff);
-                for (int i = 0; i < 4; i++) y[l % 4 * 2 + i % 2 + i / 2 * 8][l / 4] = Of(f->b[i / 2] >> i % 2 * 16 & 0xffff);
+                for (int i = 0; i < 4; i++)
+                    y[l % 4 * 2 + i % 2 + i / 2 * 8][l / 4] = Of(f->b[i / 2] >> i % 2 * 16 & 0xffff);
             }
             multiply<16>(posted, x, y);
         },
@@ -118,7 +119,8 @@ inline uint32_t graphc_to_tf32(float x) {
 // cp.async: done at the wait, not before, so that a missing one shows.
 namespace machine {
 inline void begin_copy(void *to, const void *from, int bytes, int read) {
-    if (reinterpret_cast<uintptr_t>(to) % static_cast<unsigned>(bytes)) fail("cp.async: its target is not aligned to %d", bytes);
+    if (reinterpret_cast<uintptr_t>(to) % static_cast<unsigned>(bytes))
+        fail("cp.async: its target is not aligned to %d", bytes);
     if (read && reinterpret_cast<uintptr_t>(from) % static_cast<unsigned>(bytes))
         fail("cp.async: its source is not aligned to %d", bytes);
     if (read < 0 || read > bytes) fail("cp.async: %d of %d bytes", read, bytes);
