@@ -22,7 +22,7 @@ from graphc.artifact.errors import (
     SafetensorsError,
 )
 from graphc.artifact.module import KernelTime, Module, Profile
-from graphc.artifact.opening import open
+from graphc.artifact.opening import open, open_compiled
 
 __all__ = [
     "KernelTime",
@@ -42,4 +42,5 @@ __all__ = [
     "Profile",
     "SafetensorsError",
     "open",
+    "open_compiled",
 ]

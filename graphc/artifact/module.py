@@ -356,7 +356,8 @@ class Module:
 
     def _make_handle(
         self, library: Path, weights: Path, interface: str, threads: int, debug: bool
-    ) -> capi.Handle:
+    ) -> capi.Handle | None:
+        """The open model; None for one that opens later."""
         return capi.Handle(str(library), str(weights), interface, threads, debug)
 
     def _open_handle(self) -> capi.Handle:

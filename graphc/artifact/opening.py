@@ -43,11 +43,29 @@ def open(
             kind, or its driver.
         ModuleInputError: there is no such device.
     """
+    module = _read(path, threads, verify, debug, device)
+    if isinstance(module, CudaModule):
+        module.wake()
+    return module
+
+
+def open_compiled(path: str | os.PathLike[str], threads: int | None = None) -> Module:
+    """A module that was written just now: it is not verified, and one for a GPU, perhaps of another machine, is opened when
+    it is used first.
+    """
+    return _read(path, threads, False, False, None)
+
+
+def _read(
+    path: str | os.PathLike[str],
+    threads: int | None,
+    verify: bool,
+    debug: bool,
+    device: int | None,
+) -> Module:
     info = manifest.read_manifest(Path(os.path.abspath(path)))
     if is_cuda(str(info.data["target"]["name"])):
-        return CudaModule(
-            path, threads=threads, verify=verify, debug=debug, device=device or 0, info=info
-        )
+        return CudaModule(path, verify=verify, debug=debug, device=device or 0, info=info)
     if device is not None:
         raise ModuleInputError(f"`{info.name}` was compiled for a CPU: it has no device {device}")
     return Module(path, threads=threads, verify=verify, debug=debug, info=info)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from graphc.artifact import capi, manifest
 from graphc.artifact.arrays import Array, address, as_input, numpy_dtype
 from graphc.artifact.cuda import dlpack
 from graphc.artifact.cuda.capi import CudaHandle
-from graphc.artifact.cuda.memory import DeviceArray, Pool
+from graphc.artifact.cuda.memory import Block, DeviceArray, Pool
 from graphc.artifact.errors import ModuleDTypeError, ModuleInputError
 from graphc.artifact.manifest import TensorInfo
 from graphc.artifact.module import Module
@@ -97,23 +99,34 @@ class CudaModule(Module):
         self,
         path: str | os.PathLike[str],
         *,
-        threads: int | None = None,
         verify: bool = True,
         debug: bool = False,
         device: int = 0,
         info: manifest.Manifest | None = None,
     ) -> None:
-        """Opens a folder; see `graphc.open`."""
+        """Reads a folder; the GPU is asked for at the first use, or by `wake`. See `graphc.open`."""
         self._device = device
-        super().__init__(path, threads=threads, verify=verify, debug=debug, info=info)
-        handle = self._handle
-        assert isinstance(handle, CudaHandle)
-        self._pool = Pool(handle)
+        self._lock = threading.Lock()
+        self._opener: Callable[[], CudaHandle] | None = None
+        self._pool: Pool | None = None
+        super().__init__(path, verify=verify, debug=debug, info=info)
 
     def _make_handle(
         self, library: Path, weights: Path, interface: str, threads: int, debug: bool
-    ) -> capi.Handle:
-        return CudaHandle(str(library), str(weights), interface, debug=debug, device=self._device)
+    ) -> None:
+        texts = (str(library), str(weights), interface)
+        self._opener = partial(CudaHandle, *texts, debug=debug, device=self._device)
+
+    def _open_handle(self) -> capi.Handle:
+        with self._lock:
+            if self._opener is not None:
+                handle = self._opener()
+                self._handle, self._pool, self._opener = handle, Pool(handle), None
+        return super()._open_handle()
+
+    def wake(self) -> None:
+        """Opens the model on its GPU now. Raises what `graphc.open` does."""
+        self._open_handle()
 
     @property
     def device(self) -> int:
@@ -180,12 +193,16 @@ class CudaModule(Module):
     def close(self) -> None:
         """Gives the GPU's memory back, as soon as calls that still run have ended and outputs are gone."""
         super().close()
-        self.__dict__.pop("_pool", None)
+        self._pool = self._opener = None
 
     def _cuda_handle(self) -> CudaHandle:
         handle = self._open_handle()
         assert isinstance(handle, CudaHandle)
         return handle
+
+    def _block(self, handle: CudaHandle, size: int, stream: int) -> Block:
+        pool = self._pool or Pool(handle)  # closed by another thread: this call ends well
+        return pool.take(size, stream)
 
     def _on_device(
         self, inputs: Mapping[str, object], out: Mapping[str, object] | None, stream: int
@@ -239,7 +256,7 @@ class CudaModule(Module):
                 f"state `{port.name}` has to be on the GPU as well, where the call overwrites it"
             )
         array = as_input(value, port, numpy_dtype(port.dtype))
-        block = self._pool.take(array.nbytes, stream)
+        block = self._block(handle, array.nbytes, stream)
         block.streams.add(stream)
         if array.size:
             handle.copy(block.address, address(array), array.nbytes, stream)
@@ -263,7 +280,7 @@ class CudaModule(Module):
                     )
                 made[port.name] = target
                 continue
-            block = self._pool.take(dlpack.size_of(shape, port.dtype), stream)
+            block = self._block(handle, dlpack.size_of(shape, port.dtype), stream)
             array = DeviceArray(block, shape, port.dtype, stream, handle.device)
             made[port.name] = _Given(block.address, shape, port.dtype, array)
         if out is not None and (unknown := [n for n in out if n not in made]):
