@@ -50,7 +50,7 @@ def open(
 
 
 def open_compiled(path: str | os.PathLike[str], threads: int | None = None) -> Module:
-    """A module that was written just now: it is not verified, and one for a GPU, perhaps of another machine, is opened when
+    """A module that was written just now: not verified, and one for a GPU, perhaps of another machine, is opened when
     it is used first.
     """
     return _read(path, threads, False, False, None)
