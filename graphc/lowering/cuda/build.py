@@ -17,7 +17,8 @@ __all__ = ["prelude", "text_of"]
 @cache
 def prelude() -> str:
     """What generated kernels may call."""
-    return files("graphc.lowering.cuda").joinpath("prelude.cuh").read_text()
+    folder = files("graphc.lowering.cuda")
+    return "".join(folder.joinpath(name).read_text() for name in ("prelude.cuh", "multiply.cuh"))
 
 
 def text_of(functions: Iterable[Any]) -> str:

@@ -44,7 +44,7 @@ def generate_device(
 
     def needs(node: Node) -> Needs:
         assert isinstance(node.op, Fusion)
-        kernels[node.id] = select(node.op, static_slots(node, graph, static), target)
+        kernels[node.id] = select(node.op, static_slots(node, graph, static), precision)
         return needs_of(kernels[node.id])
 
     plan = make_plan(graph, needs, static)

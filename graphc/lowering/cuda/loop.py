@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from graphc.artifact.cuda.target import CudaTarget
 from graphc.artifact.device import Address, Loop, Step
 from graphc.ir.dim import Dim, DimLike
 from graphc.ir.graph import GraphBuilder, Node, Value
@@ -27,12 +26,12 @@ from graphc.lowering.plan import Call, Needs, Place, Plan, make_plan
 from graphc.lowering.verify import verify_plan
 from graphc.ops import Fusion, Input, Scan
 
-Select = Callable[[Fusion, frozenset[int], CudaTarget], Kernel]
+Select = Callable[[Fusion, frozenset[int], str], Kernel]
 _ALIGN = 64
 _MOST = 1 << 40  # steps that no loop has
 
 
-def select_scan(op: Scan, static: frozenset[int], target: CudaTarget, select: Select) -> Kernel:
+def select_scan(op: Scan, static: frozenset[int], precision: str, select: Select) -> Kernel:
     """The kernel of a loop.
 
     `static` are the operands known when the module is built; `select` finds the body's kernels.
@@ -47,10 +46,10 @@ def select_scan(op: Scan, static: frozenset[int], target: CudaTarget, select: Se
     def needs(node: Node) -> Needs:
         assert isinstance(node.op, Fusion)
         outer = {s: captures[v] for s, v in enumerate(node.operands) if v in captures}
-        kernel = select(node.op, frozenset(outer), target)
+        kernel = select(node.op, frozenset(outer), precision)
         late = {s for s, p in kernel.packing.items() if p.write is None and outer[s] not in static}
         if late:
-            kernel = select(node.op, frozenset(outer) - late, target)
+            kernel = select(node.op, frozenset(outer) - late, precision)
         kernels[node.id] = replace(kernel, alignment=alignment)
         packing.update({outer[s]: p for s, p in kernel.packing.items() if s in outer})
         inside = {s: p for s, p in kernel.packing.items() if s not in outer}

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from graphc.artifact.cuda.target import CudaTarget
 from graphc.lowering.cuda.attention import select_attention
+from graphc.lowering.cuda.dense import select_product
 from graphc.lowering.cuda.io import Kernel
 from graphc.lowering.cuda.loop import select_scan
 from graphc.lowering.cuda.nest import nest
-from graphc.ops import Attention, Fusion, Scan
+from graphc.ops import Attention, DotGeneral, Fusion, Scan
 
 
-def select(fusion: Fusion, static: frozenset[int], target: CudaTarget) -> Kernel:
-    """The kernel for a fusion; `static` are the operand slots known when the module is built."""
+def select(fusion: Fusion, static: frozenset[int], precision: str) -> Kernel:
+    """The kernel for a fusion.
+
+    `static` are the operand slots known when the module is built; `precision` is what products of f32 multiply.
+    """
     (last, *_) = reversed(fusion.body.nodes)
     if isinstance(last.op, Scan):
-        return select_scan(last.op, static, target, select)
+        return select_scan(last.op, static, precision, select)
+    return _select_root(fusion, static, precision) or nest(fusion.body)
+
+
+def _select_root(fusion: Fusion, static: frozenset[int], precision: str) -> Kernel | None:
     for node in fusion.body.nodes:
         if isinstance(node.op, Attention):
-            return select_attention(fusion, node) or nest(fusion.body)
-    return nest(fusion.body)
+            return select_attention(fusion, node)
+        if isinstance(node.op, DotGeneral):
+            return select_product(fusion, node, static, precision)
+    return None
