@@ -177,12 +177,13 @@ static void capture(graphc_model *model, graphc_frame *f, const graphc_work *wor
     model->graphs = 0;
 }
 
+int graphc_begin(graphc_frame *f, CUstream stream) {
+    if (!f->busy || f->last == stream) return GRAPHC_OK;
+    return graphc_cuda_check(graphc_cuda.StreamWaitEvent(stream, f->done, 0), "waiting for the call before");
+}
+
 int graphc_queue(graphc_model *model, graphc_frame *f, graphc_work *work) {
     int status = GRAPHC_OK, seen = 0;
-    if (f->busy && f->last != work->stream)
-        status =
-            graphc_cuda_check(graphc_cuda.StreamWaitEvent(work->stream, f->done, 0), "waiting for the call before");
-    if (status) return status;
     graphc_graph *g = model->graphs && !work->marks ? find_graph(f, work, &seen) : NULL;
     if (g && seen && !g->exec) capture(model, f, work, g);
     if (g && g->exec) status = graphc_cuda_check(graphc_cuda.GraphLaunch(g->exec, work->stream), "launching the graph");

@@ -85,6 +85,7 @@ int graphc_take_frame(graphc_model *model, size_t bytes, graphc_frame **frame);
 void graphc_keep_frame(graphc_model *model, graphc_frame *frame);
 void graphc_free_frame(graphc_frame *frame);
 void graphc_forget_graphs(graphc_frame *frame);
+int graphc_begin(graphc_frame *frame, CUstream stream); /* what is put there from now on may use the frame's memory */
 int graphc_queue(graphc_model *model, graphc_frame *frame, graphc_work *work); /* the launches */
 int graphc_finish(graphc_frame *frame, CUstream stream);                       /* everything of the call is queued */
 int graphc_wait_frame(graphc_frame *frame); /* its end, and its fault if it had one */

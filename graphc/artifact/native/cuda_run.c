@@ -150,8 +150,8 @@ static int queue(graphc_model *model, graphc_frame *f, const given *g, CUstream 
                         .fault = f->fault,
                         .dims = g->dims,
                         .marks = marks};
-    int status = GRAPHC_OK;
-    if (model->debug && f->bytes)
+    int status = graphc_begin(f, stream);
+    if (!status && model->debug && f->bytes)
         status = graphc_cuda_check(graphc_cuda.MemsetD8Async(f->memory, GUARD, f->bytes, stream), "preparing a call");
     if (!status) status = stage(g, stream, 1);
     if (!status) status = graphc_queue(model, f, &work);

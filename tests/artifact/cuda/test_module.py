@@ -1,9 +1,12 @@
 """Modules for GPUs from a device program to a call, on the stand-in driver."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,8 +26,9 @@ from graphc.artifact.cuda.build import write_cuda
 from graphc.artifact.cuda.memory import DeviceArray
 from graphc.artifact.cuda.module import CudaModule
 from graphc.artifact.device import Address, Launch
+from graphc.artifact.header import BUILD_COMMAND
 from tests.artifact.cuda import programs
-from tests.cuda.fake import Gpu, emulated
+from tests.cuda.fake import Gpu, emulated, library
 
 RNG = np.random.default_rng(0)
 
@@ -371,3 +375,27 @@ def test_equal_programs_give_equal_bytes(gpu: Gpu, tmp_path: Path) -> None:
     ]
     for path in sorted(made[0].iterdir()):
         assert path.read_bytes() == (made[1] / path.name).read_bytes(), path.name
+
+
+def test_from_c(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "linear"
+    shutil.copytree(folders["linear"], folder)
+    x = rows(3)
+    x.tofile(tmp_path / "x.bin")
+    subprocess.run(BUILD_COMMAND, cwd=folder, check=True, shell=True)
+    subprocess.run(
+        ["./example", "N=3", f"x={tmp_path}/x.bin", f"y={tmp_path}/y.bin", "steps=3"],
+        cwd=folder,
+        check=True,
+        env={**os.environ, "LD_LIBRARY_PATH": str(library().parent)},
+    )
+    y = np.fromfile(tmp_path / "y.bin", np.float32).reshape(3, 3)
+    np.testing.assert_allclose(y, programs.linear(x), rtol=1e-6, atol=1e-6)
+
+
+def test_calls_from_several_threads(folders: dict[str, Path], gpu: Gpu) -> None:
+    with graphc.open(folders["linear"]) as module, ThreadPoolExecutor(4) as pool:
+        inputs = [rows(n % 7 + 1) for n in range(40)]
+        given = [x if i % 2 else gpu.array(x) for i, x in enumerate(inputs)]
+        for x, y in zip(inputs, pool.map(lambda x: module(x=x)["y"], given), strict=True):
+            np.testing.assert_allclose(np.asarray(y), programs.linear(x), rtol=1e-6, atol=1e-6)
