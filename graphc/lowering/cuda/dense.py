@@ -6,7 +6,8 @@ with K elements next to each other. Few rows are better served by a warp for eac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from graphc.ir.dim import DimLike, product
 from graphc.ir.graph import GraphBuilder, Node, Value
@@ -65,7 +66,11 @@ def select_product(
             Axis(shape.n.extent, 0, row, shape.n.dims),
             Axis(k, shape.k.lhs, 1),
         )
-    return _kernel(fusion, root, slots, shape, units, packing)
+
+    def loader(at: TileAt, side: int) -> Expr:
+        return matrix_loader(at, slots[side], side, shape, units, slots[side] in packing)
+
+    return product_kernel(fusion, root, shape, units, loader, packing)
 
 
 def pack_rows(b: GraphBuilder, x: Value, row: int) -> Value:
@@ -92,14 +97,26 @@ def _lies_well(shape: Product, units: Units) -> bool:
     return k.rhs == 1 and divides(step, n.rhs) and divides(step, k.extent)
 
 
-def _kernel(
+@dataclass(frozen=True)
+class TileAt:
+    """A tile of the result inside an open kernel: its first row and column, and the position along each batch axis."""
+
+    io: KernelIO
+    e: CudaEmitter
+    tile: Tile
+    first: tuple[DimLike, DimLike]
+    batch: tuple[DimLike, ...]
+
+
+def product_kernel(
     fusion: Fusion,
     root: Node,
-    slots: tuple[int, int],
     shape: Product,
     units: Units,
+    loader: Callable[[TileAt, int], Expr],
     packing: dict[int, Packing],
 ) -> Kernel:
+    """The kernel of a root that is a product; `loader(at, side)` makes those of the left (0) and right operand."""
     m, n = shape.m.extent, shape.n.extent
     batch = product(ax.extent for ax in shape.batch)
     tile = tiles.choose(m, n, batch, units)
@@ -112,12 +129,8 @@ def _kernel(
         block, number = e.bound(x, 0, tiles_m * tiles_n - 1), e.bound(y, 0, batch - 1)
         down = e.bound(e.expr(block % tiles_m), 0, tiles_m - 1)
         across = e.bound(e.expr(block // tiles_m), 0, tiles_n - 1)
-        indices = _batch(e, number, shape.batch)
-        first = down * tile.m, across * tile.n
-        loaders = tuple(
-            _loader(io, e, slots[side], side, shape, indices, first[side], units, tile, packing)
-            for side in range(2)
-        )
+        indices = tuple(_batch(e, number, shape.batch))
+        here = TileAt(io, e, tile, (down * tile.m, across * tile.n), indices)
         at: list[DimLike] = [0] * root.types[0].rank
         for axis, index in zip(shape.batch, indices, strict=True):
             _spread(e, index, axis, root, at)
@@ -132,10 +145,10 @@ def _kernel(
             epilogue.store_run(places, [named(v) for v in values])
 
         steps = (shape.k.extent + (units.depth - 1)) // units.depth
-        tiles.emit(e, io, units, tile, (loaders[0], loaders[1]), steps, first, (m, n), store)
+        loaders = loader(here, 0), loader(here, 1)
+        tiles.emit(e, io, units, tile, loaders, steps, here.first, (m, n), store)
 
-    grid = (tiles_m * tiles_n, batch, 1)
-    stage = Stage(emit, grid, tile.threads, tile.shared_bytes)
+    stage = Stage(emit, (tiles_m * tiles_n, batch, 1), tile.threads, tile.shared_bytes)
     return Kernel("matmul", (*border(fusion.body, root), stage), packing=packing)
 
 
@@ -162,33 +175,22 @@ def _batch(e: CudaEmitter, number: DimLike, axes: Sequence[Axis]) -> list[DimLik
     return found[::-1]
 
 
-def _loader(
-    io: KernelIO,
-    e: CudaEmitter,
-    slot: int,
-    side: int,
-    shape: Product,
-    indices: Sequence[DimLike],
-    first: DimLike,
-    units: Units,
-    tile: Tile,
-    packing: dict[int, Packing],
+def matrix_loader(
+    at: TileAt, slot: int, side: int, shape: Product, units: Units, packed: bool
 ) -> Expr:
-    """The loader of the left (side 0) or the right operand."""
-    axis, size = ((shape.m, tile.m), (shape.n, tile.n))[side]
-    strides = [(ax.lhs, ax.rhs)[side] for ax in (*shape.batch, axis, shape.k)]
-    *outer, stride, along = strides
+    """The loader of an operand that is a matrix; a packed one has rows of whole steps."""
+    axis, size = ((shape.m, at.tile.m), (shape.n, at.tile.n))[side]
+    *outer, stride, along = [(ax.lhs, ax.rhs)[side] for ax in (*shape.batch, axis, shape.k)]
+    e, first, k = at.e, at.first[side], shape.k.extent
     position: DimLike = first * stride
-    for index, step in zip(indices, outer, strict=True):
+    for index, step in zip(at.batch, outer, strict=True):
         position = position + index * step
-    base = io.operands[slot].address(e.expr(position))
-    left, depth = e.expr(axis.extent - first), e.expr(shape.k.extent)
-    step = VECTOR_BYTES // units.bytes
-    packed = slot in packing
-    regular = all(divides(step, s) for s in (stride, *outer, 0 if packed else shape.k.extent))
-    if along == 1 and regular and io.alignment == VECTOR_BYTES:
-        if packed:
-            depth = e.expr((shape.k.extent + (units.depth - 1)) // units.depth * units.depth)
-        return tiles.rows(units, size, tile, base, e.expr(stride), left, depth)
-    both = e.expr(stride), e.expr(along)
-    return tiles.elements(units, size, tile, base, both, left, depth, along != 1)
+    base = at.io.operands[slot].address(e.expr(position))
+    left = e.expr(axis.extent - first)
+    chunk = VECTOR_BYTES // units.bytes
+    regular = all(divides(chunk, s) for s in (stride, *outer, 0 if packed else k))
+    if along == 1 and regular and at.io.alignment == VECTOR_BYTES:
+        depth = e.expr((k + (units.depth - 1)) // units.depth * units.depth if packed else k)
+        return tiles.rows(units, size, at.tile, base, e.expr(stride), left, depth)
+    strides = e.expr(stride), e.expr(along)
+    return tiles.elements(units, size, at.tile, base, strides, left, e.expr(k), along != 1)

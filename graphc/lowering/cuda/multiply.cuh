@@ -141,6 +141,37 @@ struct graphc_windows {
   }
 };
 
+/* The same element by element, for channels that do not come in chunks of 16 bytes: the three of a picture. */
+template <typename T, int ROWS, int THREADS, int CHANNELS, int KH, int KW, int SH, int SW, int DH, int DW>
+struct graphc_window_elements {
+  const T *base;
+  int64_t first, pixels;
+  int height, width, out_height, out_width, top, left;
+  __device__ __forceinline__ graphc_window_elements(const void *base, int64_t first, int64_t pixels, int height,
+                                                    int width, int out_height, int out_width, int top, int left)
+      : base((const T *)base), first(first), pixels(pixels), height(height), width(width), out_height(out_height),
+        out_width(out_width), top(top), left(left) {}
+  __device__ __forceinline__ void copy(unsigned char *tile, int step) const {
+    constexpr int WIDTH = 128 / (int)sizeof(T), CHUNK = 16 / (int)sizeof(T);
+#pragma unroll 4
+    for (int i = 0; i < ROWS * WIDTH / THREADS; i++) {
+      int place = i * THREADS + (int)threadIdx.x, r = place / WIDTH, column = place % WIDTH;
+      int k = step * WIDTH + column, tap = k / CHANNELS, channel = k % CHANNELS;
+      int64_t pixel = first + r, row = pixel / out_width, image = row / out_height;
+      int x = (int)(pixel - row * out_width) * SW - left + tap % KW * DW;
+      int y = (int)(row - image * out_height) * SH - top + tap / KW * DH;
+      bool inside = pixel < pixels && k < KH * KW * CHANNELS && (unsigned int)y < (unsigned int)height &&
+                    (unsigned int)x < (unsigned int)width;
+      T *to = (T *)(tile + graphc_swizzled(r, column / CHUNK)) + column % CHUNK;
+      const T *from = inside ? base + ((image * height + y) * width + x) * CHANNELS + channel : base;
+      if (sizeof(T) == 4)
+        graphc_cp_async_4(to, from, inside ? 4 : 0);
+      else
+        *to = inside ? *from : T(0);
+    }
+  }
+};
+
 /* ---- What one step of K does with two tiles. ---- */
 
 /* Warps of WM x WN cover the tile; lane l has rows l / 4 (+ 8) and columns l % 4 * 2 (+ 1) of each 16 x 8. */

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from graphc.lowering.cuda.attention import select_attention
+from graphc.lowering.cuda.convolution import select_convolution
 from graphc.lowering.cuda.dense import select_product
 from graphc.lowering.cuda.io import Kernel
 from graphc.lowering.cuda.loop import select_scan
 from graphc.lowering.cuda.nest import nest
-from graphc.ops import Attention, DotGeneral, Fusion, Scan
+from graphc.ops import Attention, ConvGeneral, DotGeneral, Fusion, Scan
 
 
 def select(fusion: Fusion, static: frozenset[int], precision: str) -> Kernel:
@@ -27,4 +28,6 @@ def _select_root(fusion: Fusion, static: frozenset[int], precision: str) -> Kern
             return select_attention(fusion, node)
         if isinstance(node.op, DotGeneral):
             return select_product(fusion, node, static, precision)
+        if isinstance(node.op, ConvGeneral):
+            return select_convolution(fusion, node, precision)
     return None
