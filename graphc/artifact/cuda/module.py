@@ -6,6 +6,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -185,6 +186,19 @@ class CudaModule(Module):
                 raise ModuleInputError(f"input `{name}` is not on a GPU: only such can be bound")
         given = self._inputs(handle, self._by_name((), inputs), stream)
         return BoundCall(handle, given, self._outputs(handle, given, out, stream), stream)
+
+    def upload(self, inputs: Mapping[str, object], stream: int = 0) -> dict[str, DeviceArray]:
+        """Copies of inputs, or of some of them, in memory of the GPU. Raises what `run` does."""
+        handle = self._cuda_handle()
+        ports = {p.name: replace(p, state=False) for p in self.inputs}
+        made: dict[str, DeviceArray] = {}
+        for name, value in inputs.items():
+            if name not in ports:
+                raise ModuleInputError(f"`{self.name}` has no input `{name}`")
+            given = self._uploaded(handle, value, ports[name], stream)
+            assert isinstance(given.array, Block)
+            made[name] = DeviceArray(given.array, given.shape, given.dtype, stream, handle.device)
+        return made
 
     def synchronize(self) -> None:
         """Waits for all calls. Raises what went wrong in them, such as ModuleIndexError."""
