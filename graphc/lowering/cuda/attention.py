@@ -35,7 +35,7 @@ from graphc.lowering.cuda.emit import (
 from graphc.lowering.cuda.epilogue import Epilogue, border
 from graphc.lowering.cuda.io import Kernel, KernelIO, Stage
 from graphc.lowering.generic.inline import Inliner
-from graphc.ops import Attention, Fusion, Transpose
+from graphc.ops import Attention, Convert, Fusion, Transpose
 
 __all__ = ["select_attention"]
 
@@ -91,13 +91,15 @@ def select_attention(fusion: Fusion, root: Node) -> Kernel | None:
 
 
 def strided(body: Graph, value: Value) -> tuple[int, tuple[DimLike, ...]]:
-    """Which operand of the kernel a value is, and its strides, through transposes."""
+    """Which operand of the kernel a value is, and its strides, through transposes and conversions."""
     slots = {node.values[0]: slot for slot, node in enumerate(body.inputs)}
     if value in slots:
         return slots[value], strides_of(body.type_of(value).shape)
     node = body.node(value.node)
-    assert isinstance(node.op, Transpose)
     slot, strides = strided(body, node.operands[0])
+    if isinstance(node.op, Convert):  # from half precision, which is widened where it is read
+        return slot, strides
+    assert isinstance(node.op, Transpose)
     return slot, tuple(strides[p] for p in node.op.permutation)
 
 

@@ -6,6 +6,7 @@ Select a kernel for each fusion, plan memory, pack the weights, write the distin
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,20 @@ import numpy as np
 from graphc.artifact.cuda.target import CudaTarget
 from graphc.artifact.device import Address, DeviceProgram
 from graphc.artifact.spec import ModuleSpec
+from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, Node
 from graphc.lowering.contents import faults_of, needs_of, spec_of, static_slots, weights_of
 from graphc.lowering.cuda.io import Kernel
 from graphc.lowering.cuda.program import functions_of, launches, source_of
 from graphc.lowering.cuda.select import select
 from graphc.lowering.plan import Needs, Place, make_plan
+from graphc.lowering.precision import store_narrow
 from graphc.lowering.verify import verify_plan
 from graphc.ops import Fusion
 from graphc.passes.fuse import static_nodes
+
+PRECISIONS = ("f32", "tf32", "bf16", "f16")
+"""What `--precision` can be for a GPU."""
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -35,10 +41,17 @@ def generate_device(
         graph: what the pass pipeline ends in.
         parameters: parameter path -> array of the parameter's type and shape.
         target: the GPU.
-        precision: what products multiply.
+        precision: `f32`; `tf32`, in which products multiply f32 of 10 bits of mantissa; `bf16` or `f16`, which values
+            between kernels are stored and products multiplied in.
 
-    Returns the module's data and its device program, equal for equal arguments.
+    Returns the module's data and its device program, equal for equal arguments. Raises ValueError for another
+    precision.
     """
+    if precision not in PRECISIONS:
+        known = ", ".join(PRECISIONS)
+        raise ValueError(f"there is no precision {precision!r} on {target.name}; there are {known}")
+    if precision in ("bf16", "f16"):
+        graph = store_narrow(graph, DType(precision), lambda op, lhs, rhs, packed: True)
     static = static_nodes(graph)
     kernels: dict[int, Kernel] = {}
 
@@ -62,4 +75,4 @@ def generate_device(
     )
     symbols = [function.symbol for function in functions]
     spec = spec_of(graph, plan, symbols, weights, faults, target.name)
-    return spec, DeviceProgram(source_of(functions), calls)
+    return replace(spec, precision=precision), DeviceProgram(source_of(functions), calls)
