@@ -7,7 +7,6 @@ tar xf gpu_pack.tar.xz && python gpu_pack/gpu.py          # there: NumPy, PyTorc
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import lzma
 import tarfile
@@ -19,12 +18,16 @@ from pathlib import Path
 from gpu_workloads import FULL, KERNELS, SMALL, Workload, parameter
 
 import graphc
+from graphc.artifact.manifest import file_sha256
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 PACK = "gpu_pack"
 LIMIT = 60 << 20
 """Bytes that a pack may take."""
+
+WINDOW = [{"id": lzma.FILTER_LZMA2, "preset": 3, "dict_size": 64 << 20, "nice_len": 273}]
+"""Wide enough for the blocks that weights repeat."""
 
 
 def build(workloads: Sequence[Workload], target: str, output: Path) -> dict[str, str]:
@@ -84,17 +87,22 @@ def add_runner(root: Path) -> None:
 
 
 def write_archive(root: Path, output: Path) -> None:
-    """One compressed file; its window is wide enough for the blocks that weights repeat."""
-    window = [{"id": lzma.FILTER_LZMA2, "preset": 1, "dict_size": 64 << 20}]
+    """One compressed file, in which files of equal content are one."""
+    known: dict[str, str] = {}
     with (
-        lzma.open(output, "wb", filters=window) as packed,
+        lzma.open(output, "wb", filters=WINDOW) as packed,
         tarfile.open(fileobj=packed, mode="w|") as archive,
     ):
-        for path in sorted(root.rglob("*")):
-            if path.is_file():
-                info = tarfile.TarInfo(f"{PACK}/{path.relative_to(root)}")
-                info.size, info.mode = path.stat().st_size, path.stat().st_mode & 0o777
-                archive.addfile(info, io.FileIO(path))
+        for path in sorted(p for p in root.rglob("*") if p.is_file()):
+            info = tarfile.TarInfo(f"{PACK}/{path.relative_to(root)}")
+            first = known.setdefault(file_sha256(path), info.name)
+            if first != info.name:
+                info.type, info.linkname = tarfile.LNKTYPE, first
+                archive.addfile(info)
+                continue
+            info.size, info.mode = path.stat().st_size, path.stat().st_mode & 0o777
+            with path.open("rb") as file:
+                archive.addfile(info, file)
 
 
 def main() -> None:
