@@ -19,14 +19,18 @@ from typing import Any
 import numpy as np
 
 from graphc.artifact import cache
-from graphc.artifact.compiler import check_compiler, find_compiler
+from graphc.artifact.compiler import RUNTIME, check_compiler, find_compiler
+from graphc.artifact.cuda.build import CUDA_RUNTIME, write_cuda
+from graphc.artifact.cuda.target import CudaTarget, is_cuda, parse_cuda_target
+from graphc.artifact.cuda.toolchain import find_toolchain
 from graphc.artifact.folder import replacing
-from graphc.artifact.spec import with_initial
+from graphc.artifact.spec import ModuleSpec, with_initial
 from graphc.artifact.writer import write
 from graphc.ir.graph import Graph
 from graphc.ir.printer import print_graph
 from graphc.lowering import toolkit
-from graphc.lowering.cpu.features import parse_target
+from graphc.lowering.cpu.features import CpuTarget, parse_target
+from graphc.lowering.cuda.generate import generate_device
 from graphc.lowering.generate import generate
 from graphc.lowering.precision import uses_tiles
 from graphc.passes import pipeline
@@ -67,34 +71,41 @@ def compile_graph(
         graph: as elaboration or differentiation made it.
         parameters: an array for each parameter that the graph uses, by path.
         directory: where the module goes; an old one there is replaced in one step.
-        target: see `lowering.cpu.features.parse_target`.
-        precision: `f32`, `bf16` or `high`, see `lowering/precision.py`; ValueError for anything else.
+        target: a CPU, see `lowering.cpu.features.parse_target`, or a GPU, see `artifact.cuda.target`.
+        precision: `f32`, `bf16` or `high`, for GPUs `f32`, `tf32`, `bf16` or `f16`, see `lowering/precision.py`;
+            ValueError for anything else.
         state: what inputs that are state start as, by name; the module hands it out.
         progress: called with the name of each stage.
 
-    Returns the folder. Raises ModuleCompilerError before any long work when there is no C compiler to link with,
-    TargetError, and ModuleFileError when the folder cannot be written.
+    Returns the folder. Raises ModuleCompilerError before any long work when there is no C compiler to link with, or no
+    CUDA compiler, TargetError, and ModuleFileError when the folder cannot be written.
     """
+    machine = parse_cuda_target(target) if is_cuda(target) else parse_target(target)
     store, key = cache.find(), ""
     if store is not None:
         progress("looking into the cache")
-        texts = (print_graph(graph, locations=True), parse_target(target).name, precision)
+        texts = (print_graph(graph, locations=True), machine.name, precision)
         key = cache.key_of("module", (*texts, parameters, state or {}))
         if _from_cache(store, key, directory):
             return Path(directory)
     find_compiler()
+    if isinstance(machine, CudaTarget):
+        find_toolchain()
     toolkit.preload()  # imports TVM beside the passes
     with _no_collector(), ThreadPoolExecutor(1) as pool:
-        runtime = pool.submit(check_compiler)  # the C runtime compiles while kernels are made
+        files = CUDA_RUNTIME if isinstance(machine, CudaTarget) else RUNTIME
+        # The C runtime compiles while kernels are made.
+        runtime = pool.submit(check_compiler, files)
         progress("optimising")
-        optimised, _ = optimise(graph, tiles=uses_tiles(precision, target))
+        tiles = isinstance(machine, CpuTarget) and uses_tiles(precision, target)
+        optimised, _ = optimise(graph, tiles=tiles)
         progress("generating code")
-        spec, objects = generate(optimised, parameters, target=target, precision=precision)
+        spec, linked = _generated(optimised, parameters, machine, precision)
         runtime.result()
     if state is not None:
         spec = with_initial(spec, state)
     progress("linking")
-    folder = write(spec, objects, directory)
+    folder = linked(spec, directory)
     if store is not None:
         store.keep(key, folder)
     return folder
@@ -110,6 +121,17 @@ def _no_collector() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def _generated(
+    graph: Graph, parameters: Mapping[str, Array], machine: CpuTarget | CudaTarget, precision: str
+) -> tuple[ModuleSpec, Callable[[ModuleSpec, str | Path], Path]]:
+    """A module's data, and what makes a folder of it, with the code that was generated."""
+    if isinstance(machine, CudaTarget):
+        spec, program = generate_device(graph, parameters, machine, precision)
+        return spec, lambda spec, directory: write_cuda(spec, program, directory)
+    spec, objects = generate(graph, parameters, target=machine.name, precision=precision)
+    return spec, lambda spec, directory: write(spec, objects, directory)
 
 
 def _from_cache(store: cache.Cache, key: str, directory: str | Path) -> bool:

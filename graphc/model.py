@@ -12,8 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from graphc import driver, frontend
-from graphc.artifact import Module
-from graphc.artifact import open as open_module
+from graphc.artifact import Module, open_compiled
 from graphc.artifact.safetensors_io import read_safetensors
 from graphc.autodiff import grad_graph
 from graphc.diagnostics import Diagnostic
@@ -210,7 +209,7 @@ class Model:
         directory: str | Path | None = None,
         *,
         target: str = "native",
-        precision: Literal["f32", "bf16", "high"] = "f32",
+        precision: Literal["f32", "bf16", "high", "f16", "tf32"] = "f32",
         threads: int | None = None,
         progress: Callable[[str], None] = lambda stage: None,
     ) -> Module:
@@ -219,10 +218,12 @@ class Model:
         Args:
             weights: a safetensors file or a mapping path -> array; None draws them from the initialisers.
             directory: the module's folder; None is one that goes with the module (`module.save` keeps it).
-            target: `native` (this machine), `x86-64-v3`, `x86-64-v4`, or a level plus extensions.
+            target: `native` (this machine), `x86-64-v3`, `x86-64-v4`, or a level plus extensions; `cuda` (sm_90), or
+                `cuda:sm_80` and the like. A module for a GPU is opened there when it is called first.
             precision: what products are computed in. `bf16` also stores values between kernels so; `high` splits f32
                 into two bf16 (16 bits of mantissa). Inputs, outputs and weights keep their types. Both need a CPU
-                with AMX; a module for another computes in f32, and `graphc inspect` says so.
+                with AMX; a module for another computes in f32, and `graphc inspect` says so. GPUs have `bf16`, `f16`
+                and `tf32`.
             threads: how many threads a call uses; default: the processors this process may run on.
             progress: called with the name of each stage.
 
@@ -230,7 +231,7 @@ class Model:
             DiagnosticError: the weights do not fit.
             TargetError: no such target.
             ValueError: no such precision.
-            ModuleError: no C compiler, or the module cannot be written.
+            ModuleError: no C compiler, no CUDA compiler for a GPU, or the module cannot be written.
         """
         progress("loading weights")
         arrays = self.weights(weights)
@@ -243,7 +244,7 @@ class Model:
             self.graph, arrays, place, target=target, precision=precision, progress=progress
         )
         progress("opening")
-        module = open_module(place, threads=threads, verify=False)  # it was written just now
+        module = open_compiled(place, threads)
         if folder is not None:
             weakref.finalize(module, folder.cleanup)
         return module

@@ -21,7 +21,8 @@ from graphc.artifact.errors import (
     ModuleVersionError,
     SafetensorsError,
 )
-from graphc.artifact.module import KernelTime, Module, Profile, open
+from graphc.artifact.module import KernelTime, Module, Profile
+from graphc.artifact.opening import open, open_compiled
 
 __all__ = [
     "KernelTime",
@@ -41,4 +42,5 @@ __all__ = [
     "Profile",
     "SafetensorsError",
     "open",
+    "open_compiled",
 ]

@@ -189,7 +189,7 @@ def _self() -> str:
         digest.update(metadata.version("apache-tvm").encode())
     package = Path(__file__).parent.parent
     for path in sorted(package.rglob("*")):
-        if path.suffix in (".py", ".c", ".h"):
+        if path.suffix in (".py", ".c", ".h", ".cuh"):
             digest.update(path.relative_to(package).as_posix().encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -49,6 +49,7 @@ class Options(ctypes.Structure):
         ("threads", ctypes.c_int32),
         ("verify", ctypes.c_int32),
         ("debug", ctypes.c_int32),
+        ("device", ctypes.c_int32),
     )
 
 
@@ -97,7 +98,13 @@ class Handle:
     """
 
     def __init__(
-        self, library: str, weights: str, interface: str, threads: int, debug: bool
+        self,
+        library: str,
+        weights: str,
+        interface: str,
+        threads: int,
+        debug: bool,
+        device: int = 0,
     ) -> None:
         """Loads the library and opens the model.
 
@@ -139,7 +146,7 @@ class Handle:
             lib.graphc_python.restype = address
             self.python_table = lib.graphc_python()
         model = address()
-        options = Options(ctypes.sizeof(Options), threads, 0, debug)
+        options = Options(ctypes.sizeof(Options), threads, 0, debug, device)
         self.check(lib.graphc_open(os.fsencode(weights), options, model))
         self.pointer = model.value
 

@@ -1,6 +1,4 @@
-"""The C source of one module: `module.c`, tables that the runtime reads, and the call into
-`graphc_main`.
-"""
+"""The C source of one module: `module.c`, tables that the runtime reads, and for CPUs the call into `graphc_main`."""
 
 from __future__ import annotations
 
@@ -36,12 +34,16 @@ def interface_digest(spec: ModuleSpec) -> str:
 
 
 def module_c(spec: ModuleSpec, weights: WeightsInfo) -> str:
-    """The text of module.c."""
+    """The text of module.c for a CPU: the tables, and the call into `graphc_main`."""
+    return tables_c(spec, weights, f"{_prototype(spec)}\n\n{_trampoline(spec)}\n\n", "call")
+
+
+def tables_c(spec: ModuleSpec, weights: WeightsInfo, before: str = "", call: str = "NULL") -> str:
+    """The text of module.c with nothing but the tables, text before them, and the name of the C function to call."""
     dims = [d.name for d in spec.dims]
 
     def code(size: DimLike) -> str:
-        program = expr.postfix(expr.from_dim(size), dims)
-        return "(const int64_t[]){" + ", ".join(_int64(v) for v in program) + "}"
+        return size_c(size, dims)
 
     def axes(ports: Sequence[Port]) -> str:
         rows = ("(const graphc_expr[])" + _braces(code(d) for d in p.shape) for p in ports)
@@ -57,7 +59,7 @@ def module_c(spec: ModuleSpec, weights: WeightsInfo) -> str:
         for name in spec.cpu_features
     )
     dim_rows = (
-        f"{{{c_string(d.name)}, {_int64(d.low)}, {_int64(-1 if d.high is None else d.high)}}}"
+        f"{{{c_string(d.name)}, {int64_c(d.low)}, {int64_c(-1 if d.high is None else d.high)}}}"
         for d in spec.dims
     )
     kernels = (
@@ -70,11 +72,7 @@ def module_c(spec: ModuleSpec, weights: WeightsInfo) -> str:
 /* {spec.name!a}: tables for the runtime, and the call into the compiled program. Generated. */
 #include "internal.h"
 
-{_prototype(spec)}
-
-{_trampoline(spec)}
-
-const graphc_tables graphc_module_tables = {{
+{before}const graphc_tables graphc_module_tables = {{
     .info = {{
         .abi_version = GRAPHC_ABI_VERSION,
         .struct_size = sizeof(graphc_info),
@@ -92,7 +90,7 @@ const graphc_tables graphc_module_tables = {{
         .kernels = (const graphc_kernel[]){_braces(kernels, lines=True)},
     }},
     .output_axes = {axes(spec.outputs)},
-    .initial = (const int64_t[]){_braces(map(_int64, initial))},
+    .initial = (const int64_t[]){_braces(map(int64_c, initial))},
     .steps = (const graphc_step[]){_braces(steps, lines=True)},
     .n_steps = {len(spec.steps)},
     .arena_bytes = {code(spec.arena_bytes)},
@@ -105,9 +103,15 @@ const graphc_tables graphc_module_tables = {{
     .weights_header = {weights.header_size}u,
     .weights_sha256 = {_braces(map(str, weights.sha256))},
     .header_sha256 = {_braces(map(str, weights.header_sha256))},
-    .call = call,
+    .call = {call},
 }};
 """
+
+
+def size_c(size: DimLike, dims: Sequence[str]) -> str:
+    """A size as a `graphc_expr`: the program that the runtime evaluates."""
+    program = expr.postfix(expr.from_dim(size), dims)
+    return "(const int64_t[]){" + ", ".join(int64_c(v) for v in program) + "}"
 
 
 def _prototype(spec: ModuleSpec) -> str:
@@ -143,7 +147,7 @@ static int32_t call(void *const *inputs, const void *weights, void *arena, void 
 
 def _port(port: Port) -> str:
     rank = len(port.shape)
-    fixed = [_int64(d if isinstance(d, int) else -1) for d in port.shape] + ["-1"] * (
+    fixed = [int64_c(d if isinstance(d, int) else -1) for d in port.shape] + ["-1"] * (
         MAX_RANK - rank
     )
     axes = _braces(c_string(str(d)) for d in port.shape)
@@ -153,7 +157,7 @@ def _port(port: Port) -> str:
     )
 
 
-def _int64(value: int) -> str:
+def int64_c(value: int) -> str:
     """A 64-bit literal. The smallest has no literal of its own in C."""
     if value == -(2**63):
         return "INT64_MIN"

@@ -28,8 +28,12 @@ class ModuleTargetError(ModuleError):
     """This machine lacks CPU features that the module was compiled for."""
 
 
+class TargetError(ValueError):
+    """A target text that names no known target, or a machine that graphc has no code for."""
+
+
 class ModuleCompilerError(ModuleError):
-    """No working C compiler, or it refused: a module cannot be linked."""
+    """No working C compiler (or CUDA compiler), or it refused: a module cannot be built."""
 
 
 class ModuleSpecError(ModuleError, ValueError):

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from graphc.artifact.codegen import c_string
+from graphc.artifact.cuda.target import is_cuda
 from graphc.artifact.spec import ModuleSpec, Port
 from graphc.ir.dim import DimLike
 
@@ -64,6 +65,8 @@ def module_h(spec: ModuleSpec) -> str:
         items.append(f"    {model}_{kind}S = {len(ports)}")
         constants += ["enum {", *items, "};"]
     api = (NATIVE / "api.h").read_text(encoding="utf-8")
+    if is_cuda(spec.target):
+        api += "\n" + (NATIVE / "cuda_api.h").read_text(encoding="utf-8")
     return "\n".join([*lines, "", api, *constants, "", f"#endif /* GRAPHC_MODULE_{model}_H */", ""])
 
 

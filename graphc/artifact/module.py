@@ -89,10 +89,11 @@ class Module:
         threads: int | None = None,
         verify: bool = True,
         debug: bool = False,
+        info: manifest.Manifest | None = None,
     ) -> None:
-        """Opens a folder; see `open`."""
+        """Opens a folder; see `open`. `info` is its manifest where it was read before."""
         self.path = Path(os.path.abspath(path))
-        self._manifest = manifest.read_manifest(self.path)
+        self._manifest = info or manifest.read_manifest(self.path)
         info = self._manifest
         self.name = info.name
         self.inputs = info.inputs
@@ -121,10 +122,10 @@ class Module:
         self._plans: dict[tuple[tuple[int, ...], ...], Plan] = {}
         self._recent: list[Plan] = []  # those that take the short way
         self._used: dict[str, Array] = {}  # memory of the latest large outputs
-        self._handle: capi.Handle | None = capi.Handle(
-            str(library), str(weights), info.interface, threads or 0, debug
+        self._handle: capi.Handle | None = self._make_handle(
+            library, weights, info.interface, threads or 0, debug
         )
-        self._quick = None if debug else self._find_quick(self._handle)
+        self._quick = None if debug or self._handle is None else self._find_quick(self._handle)
         if self._quick is not None:
             # A class of its own, since Python looks for `__call__` there: one of the instance would be a Python
             # function's detour for every call.
@@ -278,6 +279,12 @@ class Module:
         outputs = [p.name for p in self.outputs]
         return quick.find(handle, slow, self._names, self._in_dtypes, outputs)
 
+    def _make_handle(
+        self, library: Path, weights: Path, interface: str, threads: int, debug: bool
+    ) -> capi.Handle | None:
+        """The open model; None for one that opens later."""
+        return capi.Handle(str(library), str(weights), interface, threads, debug)
+
     def _open_handle(self) -> capi.Handle:
         handle = self._handle
         if handle is None:
@@ -403,31 +410,3 @@ class Module:
         if status:
             handle.check(status)
         return results
-
-
-def open(
-    path: str | os.PathLike[str],
-    *,
-    threads: int | None = None,
-    verify: bool = True,
-    debug: bool = False,
-) -> Module:
-    """Opens a compiled module, such as `graphc compile` writes.
-
-    A module's library is code: open only what you would run as a program.
-
-    Args:
-        path: the folder.
-        threads: how many threads compute; by default `$GRAPHC_NUM_THREADS`, else one per physical
-            core that this process may use.
-        verify: compare the SHA-256 of every file with the manifest. Without it, sizes and the
-            header of the weights are still checked.
-        debug: for tests of the compiler: run on guarded copies in memory filled with NaN, and
-            raise ModuleError for a kernel that writes where it must not.
-
-    Raises:
-        ModuleFileError: a file is missing, truncated or altered, or the folder is no module.
-        ModuleVersionError: it was written in a newer format.
-        ModuleTargetError: this CPU lacks features that it was compiled for.
-    """
-    return Module(path, threads=threads, verify=verify, debug=debug)

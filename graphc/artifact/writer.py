@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from graphc import __version__
@@ -39,17 +40,33 @@ def write(spec: ModuleSpec, objects: Sequence[bytes], directory: str | os.PathLi
 
     Returns the folder.
     """
+    return write_folder(
+        spec, lambda weights: link_module(module_c(spec, weights), objects), directory
+    )
+
+
+def write_folder(
+    spec: ModuleSpec,
+    link: Callable[[WeightsInfo], bytes],
+    directory: str | os.PathLike[str],
+    extra: Mapping[str, str] = MappingProxyType({}),
+) -> Path:
+    """Writes a module's folder: `link` makes module.so when the weights are written, `extra` are more texts by name.
+
+    Raises ModuleFileError, and what `link` raises.
+    """
     with replacing(directory) as folder:
         with open(folder / manifest.WEIGHTS, "wb") as file:
             weights = write_placed(file, [(w.name, w.array, w.offset) for w in spec.weights])
         library = folder / manifest.LIBRARY
-        library.write_bytes(link_module(module_c(spec, weights), objects))
+        library.write_bytes(link(weights))
         mode = library.stat().st_mode
         library.chmod(mode | (mode & 0o444) >> 2)  # who may read it may run it
         texts = {
             "module.h": module_h(spec),
             "example.c": example_c(spec),
             manifest.GRAPH: spec.graph_text,
+            **extra,
         }
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8", newline="\n")

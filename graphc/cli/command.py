@@ -20,10 +20,9 @@ INTERNAL = 70
 
 _EXPECTED = {
     "graphc.diagnostics": ("DiagnosticError",),
-    "graphc.artifact.errors": ("ModuleError",),
+    "graphc.artifact.errors": ("ModuleError", "TargetError"),
     "graphc.diagram.scene": ("DiagramError",),
     "graphc.diagram.render": ("RenderError",),
-    "graphc.lowering.cpu.features": ("TargetError",),
     "graphc.artifact.npy": ("ArrayFileError",),
     "graphc.ir.op": ("OpError",),
     "graphc.optim.base": ("ArgumentError",),

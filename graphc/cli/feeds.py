@@ -1,11 +1,14 @@
-"""Inputs for commands that measure: those that are not given are made up."""
+"""Inputs for commands that measure: those that are not given are made up. And how such commands call a module."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from graphc.artifact import Module, expr
 from graphc.artifact.arrays import numpy_dtype
+from graphc.artifact.cuda.module import CudaModule
 from graphc.cli import arrays
 from graphc.cli.command import UserError
 
@@ -39,3 +42,23 @@ def made_up(
         else:
             feeds[port.name] = np.zeros(shape, dtype)
     return feeds
+
+
+def repeated(module: Module, feeds: Mapping[str, arrays.Array]) -> Callable[[], object]:
+    """What calls a module on these inputs once and waits for it: on a GPU they are there already, and results stay."""
+    if not isinstance(module, CudaModule):
+        return lambda: module.run(feeds)
+    call, wait = module.bind(module.upload(feeds)), module.synchronize
+
+    def once() -> None:
+        call()
+        wait()
+
+    return once
+
+
+def runs_on(module: Module) -> str:
+    """`2 threads`, or `GPU 0`."""
+    if isinstance(module, CudaModule):
+        return f"GPU {module.device}"
+    return f"{module.threads} thread{'s' if module.threads > 1 else ''}"

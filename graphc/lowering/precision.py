@@ -13,12 +13,13 @@ exactly what the module computes:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from graphc.ir.dim import Shape
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, GraphBuilder, Node, Value
-from graphc.ir.op import Pattern
+from graphc.ir.op import Op, Pattern
 from graphc.ir.types import TensorType
 from graphc.ir.verify import verify
 from graphc.lowering.aliasing import origin
@@ -30,6 +31,9 @@ from graphc.passes.fuse import static_nodes, used_dims
 
 PRECISIONS = ("f32", "bf16", "high")
 """What `--precision` can be."""
+
+Takes = Callable[[Op, Shape, Shape, bool], bool]
+"""Whether a target multiplies narrow numbers for an op on operands of these shapes, the right one known or not."""
 
 Stored = tuple[Value, ...]
 """A value as it lies in memory: itself, or a rounded value and what rounding took off."""
@@ -43,9 +47,22 @@ def lower_precision(graph: Graph, precision: str, target: CpuTarget) -> tuple[Gr
     if not uses_tiles(precision, target.name):
         slow = f"computed in f32: {target.name} has no AMX tiles to compute {precision} with"
         return graph, "" if precision == "f32" else slow
-    lowered = _Lowering(graph, precision).run()
-    verify(lowered, f"precision {precision}")
-    return lowered, ""
+    split = precision == "high"
+
+    def takes(op: Op, lhs: Shape, rhs: Shape, packed: bool) -> bool:
+        return fit_tiles(op, lhs, rhs, packed=packed, split=split) is not None
+
+    return store_narrow(graph, DType.BF16, takes, split=split), ""
+
+
+def store_narrow(graph: Graph, dtype: DType, takes: Takes, *, split: bool = False) -> Graph:
+    """A fused graph that stores f32 values between kernels as `dtype`, and multiplies such where a kernel `takes` it.
+
+    With `split` (bf16 only), products multiply pairs, and other values stay as they are.
+    """
+    lowered = _Lowering(graph, dtype, takes, split).run()
+    verify(lowered, f"precision {'high' if split else dtype}")
+    return lowered
 
 
 def uses_tiles(precision: str, target: str) -> bool:
@@ -64,8 +81,8 @@ class _Multiplied:
 
 
 class _Lowering:
-    def __init__(self, graph: Graph, precision: str) -> None:
-        self.graph, self.split = graph, precision == "high"
+    def __init__(self, graph: Graph, dtype: DType, takes: Takes, split: bool) -> None:
+        self.graph, self.dtype, self.takes, self.split = graph, dtype, takes, split
         self.static = static_nodes(graph)
         self.b = GraphBuilder(graph.name, graph.dims)
         self.done: dict[Value, Stored] = {}
@@ -118,7 +135,7 @@ class _Lowering:
             return None
         shapes = [body.type_of(v).shape for v in root.operands]
         packed = self._is_static(node.operands[rhs])
-        if fit_tiles(root.op, shapes[0], shapes[1], packed=packed, split=self.split) is None:
+        if not self.takes(root.op, shapes[0], shapes[1], packed):
             return None
         return _Multiplied(lhs, rhs)
 
@@ -126,7 +143,7 @@ class _Lowering:
         return origin(self.graph, value).node in self.static
 
     def _is_narrow(self, node: Node, value: Value) -> bool:
-        """Whether a kernel's result is stored in bf16."""
+        """Whether a kernel's result is stored narrow."""
         if not isinstance(node.op, Fusion) or node.types[value.result].dtype is not DType.F32:
             return False
         if _has_regions(node):
@@ -180,12 +197,12 @@ class _Lowering:
         return stored
 
     def _factor(self, value: Value) -> Stored:
-        """A product's operand: bf16 or a pair, in a copy where it is stored otherwise."""
+        """A product's operand: narrow or a pair, in a copy where it is stored otherwise."""
         stored = self.factors.get(value, self.done[value])
-        if len(stored) == 2 or self.b.type_of(stored[0]).dtype is DType.BF16:
+        if len(stored) == 2 or self.b.type_of(stored[0]).dtype is self.dtype:
             return stored
         if self._is_static(value):
-            return stored if self.split else (self.b(Convert(DType.BF16), stored[0]),)
+            return stored if self.split else (self.b(Convert(self.dtype), stored[0]),)
         if value not in self.factors:
             t = self.b.type_of(stored[0])
             body = GraphBuilder("copy", self.graph.dims)
@@ -203,7 +220,7 @@ class _Lowering:
     ) -> tuple[Graph, list[int]]:
         """A fusion's body on operands as they are stored; and how many values each result has become.
 
-        `narrow` says which results are stored in bf16, `whole` which of these in f32 besides.
+        `narrow` says which results are stored narrow, `whole` which of these in f32 besides.
         """
         body = GraphBuilder(op.body.name, op.body.dims)
         inner: dict[Value, Value] = {}
@@ -219,7 +236,9 @@ class _Lowering:
             moved.append(parts)
             inner[node.values[0]] = _widened(body, parts, node.types[0])
         wanted = 2 if self.split else 1
-        if moves and all(len(p) == wanted and _is_bf16(body, p[0]) for p in moved):
+        if moves and all(
+            len(p) == wanted and body.type_of(p[0]).dtype is self.dtype for p in moved
+        ):
             return self._moved(body, op, moved)
         results: list[Value] = []
         widths = []
@@ -262,11 +281,11 @@ class _Lowering:
         return _built(body, flat), [len(inputs[0])] * len(op.body.outputs)
 
     def _narrowed(self, body: GraphBuilder, x: Value) -> list[Value]:
-        high = body(Convert(DType.BF16), x)
+        high = body(Convert(self.dtype), x)
         if not self.split:
             return [high]
         rest = body(Subtract(), x, body(Convert(DType.F32), high))
-        return [high, body(Convert(DType.BF16), rest)]
+        return [high, body(Convert(self.dtype), rest)]
 
 
 def _widened(body: GraphBuilder, parts: Sequence[Value], type: TensorType) -> Value:
@@ -275,10 +294,6 @@ def _widened(body: GraphBuilder, parts: Sequence[Value], type: TensorType) -> Va
         return parts[0]
     wide = [body(Convert(type.dtype), p) for p in parts]
     return wide[0] if len(wide) == 1 else body(Add(), *wide)
-
-
-def _is_bf16(body: GraphBuilder, value: Value) -> bool:
-    return body.type_of(value).dtype is DType.BF16
 
 
 def _has_regions(node: Node) -> bool:

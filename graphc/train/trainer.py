@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from graphc import driver
-from graphc.artifact import Module
-from graphc.artifact import open as open_module
+from graphc.artifact import Module, open_compiled
 from graphc.frontend import LOSS, RNG, initialise
 from graphc.ir.graph import Graph, Node
 from graphc.model import Model, Weights
@@ -142,7 +141,7 @@ class Trainer:
             state=self._state if name == STEP else None,
             progress=lambda stage: progress(f"{name}: {stage}"),
         )
-        return open_module(folder, threads=threads, verify=False)
+        return open_compiled(folder, threads)
 
     # ---- Steps --------------------------------------------------------------------------------
 

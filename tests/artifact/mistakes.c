@@ -37,7 +37,7 @@ int main(int argc, char **argv) {
     printf("'%s'\n", error());
 
     graphc_model *model = NULL;
-    graphc_options options = {sizeof options, 2, 1, 0};
+    graphc_options options = {.size = sizeof options, .threads = 2, .verify = 1};
     SAY(open_model(NULL, NULL, NULL));
     SAY(open_model("/nowhere/weights", NULL, &model));
     SAY(open_model("/dev/null", NULL, &model));

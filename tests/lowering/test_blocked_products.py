@@ -10,6 +10,7 @@ import pytest
 from graphc.ir.dim import Bounds, Dim, DimLike
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, GraphBuilder, Value
+from graphc.lowering.cpu.emit import ceil_div
 from graphc.lowering.cpu.families.dense.blocked import (
     BlockedSpec,
     blocked_scratch,
@@ -95,7 +96,7 @@ def test_tasks_cover_the_result_and_share_evenly(target: str) -> None:
         spec = BlockedSpec(m, n, (k,), True)
         tile = choose_blocked(spec, parse_target(target))
         assert tile is not None
-        chunks = -(-(-(-m // tile.mr)) // tile.rows)
-        groups = -(-(-(-n // tile.nr)) // tile.panels)
+        chunks = ceil_div(ceil_div(m, tile.mr), tile.rows)
+        groups = ceil_div(ceil_div(n, tile.nr), tile.panels)
         assert 4 <= chunks * groups <= 64
         assert blocked_scratch(spec, tile) <= 8 << 20

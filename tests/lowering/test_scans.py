@@ -41,6 +41,51 @@ block Lasts(x: f32[T, N, D], hidden: int) {
 }
 """
 
+LENGTHS = """model M {
+    input x: f32[T, N, 20]
+    h, last, c, f = x -> first: Cell(24)
+    a, b = h -> second: Lasts(24)
+    output h
+    output last
+    output c
+    output f
+    output a
+    output b
+    loss = sum(h * h) + sum(a) + sum(b * b)
+    output g = grad(loss, x)
+}
+"""
+
+NESTED = """model M {
+    input x: f32[T, S, 3]
+    input w: f32[3, 3]
+    scan row in x with total = zeros([S, 3]), n = zeros([]) {
+        scan element in row with inner = total reversed {
+            inner = sin(inner + element * x[0, 0]) @ w
+            e = inner @ w
+            emit e
+        }
+        total = tanh(inner.last)
+        n = n + 1
+        s = sum(total) + mean(e.stacked)
+        emit s, total
+    }
+    output y = s.stacked
+    output n = n.last
+    output g = grad(sum(s.stacked * total.stacked[:, 0, 0]), w)
+}
+"""
+
+CHECKED = """model M {
+    input ids: i64[T, N]
+    input table: f32[5, 4]
+    scan i in ids with h = zeros([N, 4]) {
+        h = h + table[i] + table[i + 1]
+    }
+    output y = h.last
+}
+"""
+
 
 def random_loops() -> tuple[Graph, dict[str, Array]]:
     """Some random scans and their gradients, in one graph."""
@@ -67,21 +112,7 @@ def test_random_loops_and_their_gradients() -> None:
 
 @pytest.mark.parametrize("target", ["x86-64-v3", "native"])
 def test_carries_stacks_and_gradients_of_any_length(target: str) -> None:
-    text = """model M {
-        input x: f32[T, N, 20]
-        h, last, c, f = x -> first: Cell(24)
-        a, b = h -> second: Lasts(24)
-        output h
-        output last
-        output c
-        output f
-        output a
-        output b
-        loss = sum(h * h) + sum(a) + sum(b * b)
-        output g = grad(loss, x)
-    }
-    """
-    graph = load(CELLS + text).graph
+    graph = load(CELLS + LENGTHS).graph
     weights = random_parameters(graph)
     module = compile_graph(graph, weights, target)
     rng = np.random.default_rng(1)
@@ -91,26 +122,7 @@ def test_carries_stacks_and_gradients_of_any_length(target: str) -> None:
 
 
 def test_a_loop_in_a_loop_and_its_gradient() -> None:
-    text = """model M {
-        input x: f32[T, S, 3]
-        input w: f32[3, 3]
-        scan row in x with total = zeros([S, 3]), n = zeros([]) {
-            scan element in row with inner = total reversed {
-                inner = sin(inner + element * x[0, 0]) @ w
-                e = inner @ w
-                emit e
-            }
-            total = tanh(inner.last)
-            n = n + 1
-            s = sum(total) + mean(e.stacked)
-            emit s, total
-        }
-        output y = s.stacked
-        output n = n.last
-        output g = grad(sum(s.stacked * total.stacked[:, 0, 0]), w)
-    }
-    """
-    graph = load(text).graph
+    graph = load(NESTED).graph
     rng = np.random.default_rng(2)
     module = compile_graph(graph, {})
     for steps in (1, 4):
@@ -122,16 +134,7 @@ def test_a_loop_in_a_loop_and_its_gradient() -> None:
 
 
 def test_an_index_out_of_range_in_a_loop_is_reported() -> None:
-    text = """model M {
-        input ids: i64[T, N]
-        input table: f32[5, 4]
-        scan i in ids with h = zeros([N, 4]) {
-            h = h + table[i] + table[i + 1]
-        }
-        output y = h.last
-    }
-    """
-    graph = load(text).graph
+    graph = load(CHECKED).graph
     module = compile_graph(graph, {})
     table = np.random.default_rng(3).normal(size=(5, 4)).astype(np.float32)
     good = np.array([[0, 1], [3, 2]])

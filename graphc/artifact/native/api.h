@@ -104,6 +104,7 @@ typedef struct graphc_options {
     int32_t verify;  /* 1: check the SHA-256 of the whole weights file; 0: only its size and header */
     int32_t debug;   /* 1: run on copies surrounded by guard bytes, in memory filled with NaN, and report kernels that
                         write where they must not (GRAPHC_ERROR_INTERNAL); for tests of the compiler */
+    int32_t device;  /* modules for GPUs: which one to run on, 0 for the first */
 } graphc_options;
 
 typedef struct graphc_model graphc_model;

@@ -59,6 +59,14 @@ int graphc_describe_output(size_t index, const int64_t *dims, graphc_tensor *out
 int graphc_find_port(const graphc_port *ports, size_t n, const char *name, size_t position);
 int graphc_evaluate(graphc_expr code, const int64_t *dims, int64_t *value); /* 0 when it overflows */
 
+/* arguments.c: outputs in the module's order, described and, with `buffers`, checked; buffers that overlap nothing; the
+ * error of a fault record {id + 1, offending value, position, limit}; the weights beside this library. */
+int graphc_match_outputs(graphc_tensor *outputs, size_t n, graphc_tensor **found, const int64_t *dims, int buffers);
+int graphc_check_buffers(const graphc_tensor **in, const size_t *in_bytes, graphc_tensor **out);
+int graphc_report_fault(const int64_t fault[4]);
+int graphc_beside_library(char *path, size_t size);
+size_t graphc_element_bytes(int32_t dtype);
+
 /* weights.c */
 typedef struct graphc_weights {
     void *map;

@@ -19,7 +19,7 @@ import graphc
 from graphc.artifact import Module
 from graphc.cli import arrays, terminal
 from graphc.cli.command import graphc_command
-from graphc.cli.feeds import made_up
+from graphc.cli.feeds import made_up, repeated, runs_on
 from graphc.cli.options import json_option, measured_module
 from graphc.cli.terminal import duration
 
@@ -75,12 +75,12 @@ def command(
         feeds = made_up(opened, dims, given)
         with terminal.progress() as stage:
             measured = measure(opened, feeds, seconds, stage)
-        used = opened.threads
+        used, where = opened.threads, runs_on(opened)
         shapes = {name: list(a.shape) for name, a in feeds.items()}
     if as_json:
         terminal.print_json(_json(module, used, shapes, measured))
     else:
-        terminal.console().print(_report(opened.name, used, shapes, measured))
+        terminal.console().print(_report(opened.name, where, shapes, measured))
 
 
 def measure(
@@ -89,15 +89,16 @@ def measure(
     """Calls a module for about `seconds` (three times at least) after warming up, then profiles it."""
     stage("warming up")
     end = time.perf_counter() + min(WARM_UP, seconds)
-    module.run(feeds)
+    call = repeated(module, feeds)
+    call()
     while time.perf_counter() < end:
-        module.run(feeds)
+        call()
     stage("measuring")
     times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < 3 or time.perf_counter() < end:
         start = time.perf_counter()
-        module.run(feeds)
+        call()
         times.append(time.perf_counter() - start)
     stage("profiling kernels")
     profiles = [module.profile(**feeds).kernels for _ in range(PROFILES)]
@@ -138,13 +139,13 @@ def _json(
     }
 
 
-def _report(name: str, threads: int, shapes: dict[str, list[int]], measured: Measured) -> Group:
+def _report(name: str, where: str, shapes: dict[str, list[int]], measured: Measured) -> Group:
     median = measured.at(0.5)
     what = ", ".join(f"{n} {s}" for n, s in shapes.items())
     spread = f"{duration(measured.at(0.1))} to {duration(measured.at(0.9))} for 80 % of {len(measured.seconds):,} calls"
     head = Table.grid(padding=(0, 2))
     for label, value in (
-        ("Module", f"{name} on {what}, {threads} thread{'s' if threads > 1 else ''}"),
+        ("Module", f"{name} on {what}, {where}"),
         ("Median", duration(median)),
         ("Spread", spread),
         ("Speed", f"{measured.flops / median / 1e9:.3g} GFLOP/s"),

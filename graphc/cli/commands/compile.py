@@ -9,6 +9,7 @@ from typing import Any, Literal
 import click
 
 import graphc
+from graphc.artifact import open_compiled
 from graphc.cli import terminal
 from graphc.cli.command import graphc_command
 from graphc.cli.options import json_option, model_options
@@ -34,14 +35,14 @@ from graphc.train.trainer import Trainer
     "--target",
     default="native",
     show_default=True,
-    help="native (this machine), x86-64-v3 or x86-64-v4.",
+    help="native (this machine), x86-64-v3, x86-64-v4, cuda (an NVIDIA GPU, sm_90), or another: cuda:sm_80.",
 )
 @click.option(
     "--precision",
-    type=click.Choice(["f32", "bf16", "high"]),
+    type=click.Choice(["f32", "bf16", "high", "f16", "tf32"]),
     default="f32",
     show_default=True,
-    help="bf16: fast and rough. high: products in 16 of f32's 24 bits. Both need AMX.",
+    help="bf16: fast and rough. high: products in 16 of f32's 24 bits; both need AMX on a CPU. GPUs: bf16, f16, tf32.",
 )
 @click.option(
     "--train",
@@ -57,7 +58,7 @@ def command(
     output: Path,
     weights: Path | None,
     target: str,
-    precision: Literal["f32", "bf16", "high"],
+    precision: Literal["f32", "bf16", "high", "f16", "tf32"],
     train: bool,
     as_json: bool,
 ) -> None:
@@ -75,7 +76,7 @@ def command(
         if train:
             step = Trainer(loaded, weights, target=target, evaluation=False, progress=stage)
             folder = step.save(output)
-            module = graphc.open(folder)
+            module = open_compiled(folder)
         else:
             module = loaded.compile(
                 weights, output, target=target, precision=precision, progress=stage

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from graphc.artifact import ModuleFileError, expr, manifest
+from graphc.artifact.cuda.target import CudaTarget, is_cuda, parse_cuda_target
 from graphc.cli import terminal
 from graphc.cli.command import WRONG, graphc_command
 from graphc.cli.options import json_option
@@ -59,7 +60,7 @@ def _report(module: Path, found: manifest.Manifest, problems: list[str], kernels
         ("Written by", f"graphc {data.get('graphc_version')}, format {data.get('format_version')}"),
         ("Target", f"{target.get('name')} on {target.get('machine')}"),
         ("Precision", _precision(data)),
-        ("CPU features", " ".join(map(str, target.get("features", []))) or "none beyond the base"),
+        _needs(target),
         *(("Input", f"{i.name}: {i}") for i in found.inputs),
         *(("Output", f"{o.name}: {o}") for o in found.outputs),
         *(("Dim", str(d)) for d in found.dims),
@@ -84,6 +85,21 @@ def _report(module: Path, found: manifest.Manifest, problems: list[str], kernels
     if kernels:
         parts.insert(2, _kernels(found))
     return Group(*parts)
+
+
+def _needs(target: Any) -> tuple[str, str]:
+    """What a machine must have to run the module."""
+    name = str(target.get("name"))
+    if is_cuda(name):
+        return "GPU", _gpu(parse_cuda_target(name))
+    return "CPU features", " ".join(map(str, target.get("features", []))) or "none beyond the base"
+
+
+def _gpu(target: CudaTarget) -> str:
+    major, minor = target.capability
+    if target.specific:
+        return f"compute capability {major}.{minor}, and no other"
+    return f"compute capability {major}.{minor} or later; driver 580 or later"
 
 
 def _precision(data: Any) -> str:

@@ -15,10 +15,11 @@ from rich.text import Text
 
 import graphc
 from graphc.artifact import Module, ModuleError
+from graphc.artifact.cuda.module import CudaModule
 from graphc.artifact.peaks import Peaks, measure_peaks
 from graphc.cli import arrays, terminal
 from graphc.cli.command import graphc_command
-from graphc.cli.feeds import made_up
+from graphc.cli.feeds import made_up, runs_on
 from graphc.cli.options import json_option, measured_module
 from graphc.cli.terminal import duration
 
@@ -80,20 +81,26 @@ def command(
             stage("profiling kernels")
             kernels = _measured(opened, feeds, calls)
             stage("measuring the machine")
-            try:
-                peaks = measure_peaks(opened.threads)
-                missing = ""
-            except ModuleError as error:
-                peaks, missing = None, str(error)
-        name, used = opened.name, opened.threads
+            peaks, missing = _peaks(opened)
+        name, used, where = opened.name, opened.threads, runs_on(opened)
     if sort:
         kernels = sorted(kernels, key=lambda k: -k.seconds)
     if as_json:
         terminal.print_json(_json(module, used, kernels, peaks))
         return
-    terminal.console().print(_report(name, used, kernels, peaks))
+    terminal.console().print(_report(name, where, kernels, peaks))
     if missing:
         click.echo(f"no peaks: {missing}", err=True)
+
+
+def _peaks(module: Module) -> tuple[Peaks | None, str]:
+    """What the machine can do, or why that is not known."""
+    if isinstance(module, CudaModule):
+        return None, "those of a GPU are not measured"
+    try:
+        return measure_peaks(module.threads), ""
+    except ModuleError as error:
+        return None, str(error)
 
 
 def _measured(module: Module, feeds: dict[str, arrays.Array], calls: int) -> list[Kernel]:
@@ -128,12 +135,12 @@ def _json(
     }
 
 
-def _report(name: str, threads: int, kernels: Sequence[Kernel], peaks: Peaks | None) -> Group:
+def _report(name: str, where: str, kernels: Sequence[Kernel], peaks: Peaks | None) -> Group:
     total = sum(k.seconds for k in kernels) or 1e-12
     flops = sum(k.flops for k in kernels)
     head = Table.grid(padding=(0, 2))
     rows = [
-        ("Module", f"{name}, {threads} thread{'s' if threads > 1 else ''}, {len(kernels)} kernels"),
+        ("Module", f"{name}, {where}, {len(kernels)} kernels"),
         ("Time", f"{duration(total)}, {flops / total / 1e9:.3g} GFLOP/s"),
     ]
     if peaks is not None:

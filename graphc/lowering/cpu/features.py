@@ -18,11 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from graphc.artifact.errors import TargetError
+
 __all__ = ["CpuTarget", "TargetError", "detect_host", "parse_target"]
-
-
-class TargetError(ValueError):
-    """A target text that names no known target, or a machine that graphc has no code for."""
 
 
 # The levels as the x86-64 psABI defines them (section "Micro-Architecture Levels"), in

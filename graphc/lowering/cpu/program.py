@@ -18,9 +18,9 @@ from graphc.ir.types import TensorType
 from graphc.lowering.cpu.emit import View, call_symbol, i64, kernel, when
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.generic.reduce import expanded
-from graphc.lowering.cpu.generic.trace import checked_nodes
 from graphc.lowering.cpu.io import FAULT_WORDS, KernelIO
 from graphc.lowering.cpu.kernel import Kernel, dim_expr
+from graphc.lowering.generic.trace import checked_nodes
 from graphc.lowering.plan import Call, Place, Plan
 from graphc.ops import Fusion
 
@@ -87,7 +87,7 @@ def functions_of(
             kernel, any_size = kernel.general
             fusion, sizes = any_size.fusion, dict(any_size.sizes)
         packing = tuple((slot, p.name) for slot, p in sorted(kernel.packing.items()))
-        key = (_structure(fusion.body), packing, call.in_place, call.scratch is not None)
+        key = (structure(fusion.body), packing, call.in_place, call.scratch is not None)
         if key not in shared:
             name = f"{prefix}k{len(shared)}_{call.fusion.kind}"
             shared[key] = Function(name, fusion, kernel, call.in_place)
@@ -101,14 +101,14 @@ def _worth_sharing(plan: Plan, kernels: Mapping[int, Kernel]) -> set[int]:
     for call in plan.calls:
         general = kernels[call.node.id].general
         if general is not None:
-            key = (_structure(general[1].fusion.body), call.in_place)
+            key = (structure(general[1].fusion.body), call.in_place)
             size = tuple(general[1].sizes.values())
             alike.setdefault(key, {}).setdefault(size, []).append(call.node.id)
     many = [sizes for sizes in alike.values() if len(sizes) >= _ALIKE]
     return {id for sizes in many for ids in sizes.values() for id in ids}
 
 
-def _structure(body: Graph) -> Hashable:
+def structure(body: Graph) -> Hashable:
     """What two bodies must share to share code: ops, wiring and types, but not where they were written."""
     nodes = tuple((_plain(n), n.operands, n.types) for n in body.nodes)
     return (nodes, tuple(v for _, v in body.outputs), tuple(sorted(body.dims)))
@@ -119,7 +119,7 @@ def _plain(node: Node) -> Hashable:
     if not node.op.regions:
         return node.op
     plain = [
-        (k, _structure(v) if isinstance(v, Graph) else v) for k, v in node.op.attributes().items()
+        (k, structure(v) if isinstance(v, Graph) else v) for k, v in node.op.attributes().items()
     ]
     return (type(node.op), tuple(plain))
 

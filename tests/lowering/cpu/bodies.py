@@ -19,8 +19,8 @@ from graphc.ir.types import TensorType
 from graphc.lowering.cpu.build import compile_object
 from graphc.lowering.cpu.emit import View, kernel
 from graphc.lowering.cpu.features import CpuTarget, parse_target
-from graphc.lowering.cpu.generic.trace import checked_nodes
 from graphc.lowering.cpu.io import FAULT_WORDS, KernelIO
+from graphc.lowering.generic.trace import checked_nodes
 from graphc.ops import Fusion, Input
 
 from .harness import _LAUNCHER as LAUNCHER

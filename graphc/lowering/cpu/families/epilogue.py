@@ -14,10 +14,10 @@ from graphc.ir.graph import Graph, Node
 from graphc.lowering.cpu.emit import Expr, Extent, View, along, bind, const, loop, prefetch, splat
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.generic.expr import TirEmitter
-from graphc.lowering.cpu.generic.index import Space, flatten, unflatten
-from graphc.lowering.cpu.generic.inline import Inliner
-from graphc.lowering.cpu.generic.trace import checked_nodes
 from graphc.lowering.cpu.io import KernelIO
+from graphc.lowering.generic.index import Space, flatten, unflatten
+from graphc.lowering.generic.inline import Inliner
+from graphc.lowering.generic.trace import checked_nodes
 from graphc.ops import Pad
 
 

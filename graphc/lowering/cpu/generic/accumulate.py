@@ -18,8 +18,8 @@ from graphc.ir.op import Expr
 from graphc.lowering.cpu import arithmetic
 from graphc.lowering.cpu.cell import Cell
 from graphc.lowering.cpu.emit import bind, const, lanes_of, splat
-from graphc.lowering.cpu.generic import index as ix
-from graphc.lowering.cpu.generic.trace import Reduction
+from graphc.lowering.generic import index as ix
+from graphc.lowering.generic.trace import Reduction
 from graphc.ops.reduce import highest, lowest
 
 if TYPE_CHECKING:

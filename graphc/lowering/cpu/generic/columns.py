@@ -30,11 +30,11 @@ from graphc.lowering.cpu.emit import (
 )
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.generic.expr import TirEmitter
-from graphc.lowering.cpu.generic.index import Space, unflatten
-from graphc.lowering.cpu.generic.inline import Inliner
-from graphc.lowering.cpu.generic.trace import checked_nodes
 from graphc.lowering.cpu.io import KernelIO
 from graphc.lowering.cpu.kernel import Kernel
+from graphc.lowering.generic.index import Space, unflatten
+from graphc.lowering.generic.inline import Inliner
+from graphc.lowering.generic.trace import checked_nodes
 from graphc.ops import BroadcastInDim, Fusion
 from graphc.passes.columns import column_sums
 

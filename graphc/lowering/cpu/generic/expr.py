@@ -37,11 +37,11 @@ from graphc.lowering.cpu.emit import (
 )
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.generic.accumulate import Accumulation, halves
-from graphc.lowering.cpu.generic.index import Condition, Space, Test, flatten, linear, settle
-from graphc.lowering.cpu.generic.inline import Index, SymbolicEmitter, is_index
 from graphc.lowering.cpu.generic.random import random_bits
-from graphc.lowering.cpu.generic.trace import Reduction
 from graphc.lowering.cpu.io import KernelIO
+from graphc.lowering.generic.index import Condition, Space, Test, flatten, linear, settle
+from graphc.lowering.generic.inline import Index, SymbolicEmitter, is_index
+from graphc.lowering.generic.trace import Reduction
 
 
 class TirEmitter(SymbolicEmitter):

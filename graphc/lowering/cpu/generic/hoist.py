@@ -14,26 +14,15 @@ from dataclasses import dataclass
 from graphc.ir.dim import Dim, DimLike, names_of, substitute
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Pattern
-from graphc.lowering.cpu.generic import index as ix
-from graphc.lowering.cpu.generic.inline import Index
 from graphc.lowering.cpu.generic.schedule import Schedule
-from graphc.lowering.cpu.generic.trace import Event, Trace
+from graphc.lowering.generic import index as ix
+from graphc.lowering.generic.inline import Index
+from graphc.lowering.generic.trace import Event, Trace
 
 
 def _symbols(trace: Trace, index: Index) -> set[str]:
     """The symbols in an index, not the named dims."""
     return {n for i in index for n in names_of(i)} - trace.dims
-
-
-def hoistable(plan: Schedule, inside: set[str]) -> list[Event]:
-    """Elements that are the same for all of the inner loops `inside`, in the order computed."""
-    fixed = set(plan.symbols) - inside
-    found: dict[tuple[Value, Index], Event] = {}
-    for event in plan.trace.events:
-        names = _symbols(plan.trace, event.index)
-        if not event.guarded and names <= fixed and event.depends <= fixed:
-            found.setdefault((event.value, event.index), event)
-    return list(found.values())
 
 
 def checkable(plan: Schedule, inside: set[str]) -> list[tuple[Value, Index]]:

@@ -27,15 +27,16 @@ from graphc.lowering.cpu.emit import (
     static,
 )
 from graphc.lowering.cpu.features import CpuTarget
-from graphc.lowering.cpu.generic import index as ix
 from graphc.lowering.cpu.generic.expr import TirEmitter
-from graphc.lowering.cpu.generic.hoist import checkable, hoistable, storable
-from graphc.lowering.cpu.generic.index import Condition, Space, flatten
-from graphc.lowering.cpu.generic.inline import Inliner
+from graphc.lowering.cpu.generic.hoist import checkable, storable
 from graphc.lowering.cpu.generic.schedule import Schedule, schedule, split_points
-from graphc.lowering.cpu.generic.trace import checked_nodes
 from graphc.lowering.cpu.generic.transpose import emit_turned
 from graphc.lowering.cpu.io import KernelIO
+from graphc.lowering.generic import index as ix
+from graphc.lowering.generic.axes import shared_events
+from graphc.lowering.generic.index import Condition, Space, flatten
+from graphc.lowering.generic.inline import Inliner
+from graphc.lowering.generic.trace import checked_nodes
 
 _STRETCH = 4096  # elements of one loop that a thread takes at a time
 _FEW = 8  # fewer outer steps than this are not enough to share out
@@ -204,7 +205,7 @@ class Nest:
         if plan.inner:
             self._keep()
             env = self._env()
-            for event in hoistable(plan, inside):
+            for event in shared_events(plan.trace, plan.symbols, inside):
                 self.inliner.at(event.value, [substitute(i, env) for i in event.index])
                 for kept in self.e.kept.values():
                     kept.complete = kept.complete or kept.started

@@ -25,7 +25,7 @@ from graphc.lowering.cpu.emit import (
     shuffle,
     splat,
 )
-from graphc.lowering.cpu.generic.index import linear, settle
+from graphc.lowering.generic.index import linear, settle
 from graphc.ops.random import ROUNDS, counter_words, next_key, philox_round
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from graphc.ir.op import Op, Pattern
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.generic.nest import emit_nest
-from graphc.lowering.cpu.generic.trace import expanded
 from graphc.lowering.cpu.io import KernelIO
+from graphc.lowering.generic.trace import expanded
 from graphc.ops import Fusion
 
 __all__ = ["accepts", "emit", "expanded"]

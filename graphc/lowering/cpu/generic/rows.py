@@ -11,8 +11,8 @@ from __future__ import annotations
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.generic import reduce
 from graphc.lowering.cpu.generic.schedule import schedule
-from graphc.lowering.cpu.generic.trace import expanded
 from graphc.lowering.cpu.io import KernelIO
+from graphc.lowering.generic.trace import expanded
 from graphc.ops import Fusion
 
 

@@ -16,11 +16,11 @@ from graphc.lowering.cpu import arithmetic
 from graphc.lowering.cpu.emit import bind, i64, loop, minimum_extent, when, worth_threads
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.generic.expr import TirEmitter
-from graphc.lowering.cpu.generic.index import Condition, Space, Test, flatten, unflatten
-from graphc.lowering.cpu.generic.inline import Inliner
-from graphc.lowering.cpu.generic.trace import checked_nodes
 from graphc.lowering.cpu.io import KernelIO
 from graphc.lowering.cpu.kernel import Kernel
+from graphc.lowering.generic.index import Condition, Space, Test, flatten, unflatten
+from graphc.lowering.generic.inline import Inliner
+from graphc.lowering.generic.trace import checked_nodes
 from graphc.ops import Fusion, IndexAdd
 
 __all__ = ["kernel", "root_of"]

@@ -10,65 +10,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from graphc.ir.dim import Dim, DimLike, evaluate, product
+from graphc.ir.dim import Dim, DimLike, evaluate
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, Value
 from graphc.ir.op import Pattern
 from graphc.lowering.cpu.features import CpuTarget
-from graphc.lowering.cpu.generic import index as ix
-from graphc.lowering.cpu.generic.index import Condition, Space, quotients, unflatten
-from graphc.lowering.cpu.generic.inline import Index
-from graphc.lowering.cpu.generic.trace import Event, Trace, mergeable, watch
+from graphc.lowering.generic import index as ix
+from graphc.lowering.generic.axes import Axes, reduced_events, split_loops, watched_axes
+from graphc.lowering.generic.index import Condition, Space
+from graphc.lowering.generic.trace import Trace
 
 _EXPENSIVE = 12  # arithmetic operations that one `expensive` function stands for
 FLOPS_PER_BYTE = 5  # 60 GFLOP/s against 12 GB/s, as `emit.worth_threads` has it
 _SHORT = 4  # an axis shorter than this is not worth vectors if another will do
-
-
-@dataclass(frozen=True)
-class Axes:
-    """The output's dimensions as loops.
-
-    Attributes:
-        shape: the output's shape.
-        parts: for each dimension the sizes it is split into, slowest first; most are whole.
-        groups: the parts, numbered through, that each loop merges.
-    """
-
-    shape: tuple[DimLike, ...]
-    parts: tuple[tuple[DimLike, ...], ...]
-    groups: tuple[tuple[int, ...], ...]
-
-    @staticmethod
-    def of(shape: tuple[DimLike, ...], parts: tuple[tuple[DimLike, ...], ...]) -> Axes:
-        """One loop for each part that is not 1."""
-        sizes = [size for part in parts for size in part]
-        return Axes(shape, parts, tuple((p,) for p, size in enumerate(sizes) if size != 1))
-
-    @property
-    def part_sizes(self) -> tuple[DimLike, ...]:
-        """All parts' sizes."""
-        return tuple(size for part in self.parts for size in part)
-
-    @property
-    def sizes(self) -> tuple[DimLike, ...]:
-        """Steps of each loop."""
-        sizes = self.part_sizes
-        return tuple(product(sizes[p] for p in group) for group in self.groups)
-
-    def index(self, at: Sequence[DimLike]) -> Index:
-        """The output index where the loops are `at`."""
-        sizes = self.part_sizes
-        inside: list[DimLike] = [0] * len(sizes)
-        for group, position in zip(self.groups, at, strict=True):
-            for p, digit in zip(group, unflatten(position, [sizes[p] for p in group]), strict=True):
-                inside[p] = digit
-        result: list[DimLike] = []
-        first = 0
-        for part in self.parts:
-            result.append(ix.flatten(inside[first : first + len(part)], part))
-            first += len(part)
-        return tuple(result)
 
 
 @dataclass(frozen=True)
@@ -110,18 +64,8 @@ class Schedule:
 
 def schedule(body: Graph, outputs: Sequence[Value], target: CpuTarget) -> Schedule:
     """The loop nest for outputs of one shape."""
-    shape = body.type_of(outputs[0]).shape
-    axes = Axes.of(shape, tuple((size,) for size in shape))
-    space, trace, symbols = _watch(body, outputs, axes)
-    split = Axes.of(shape, _parts(axes, trace, symbols))
-    if split != axes:
-        axes = split
-        space, trace, symbols = _watch(body, outputs, axes)
-    merged = _merged(axes, trace, symbols)
-    if merged != axes:
-        axes = merged
-        space, trace, symbols = _watch(body, outputs, axes)
-    outer, inner, row = _split(trace, symbols)
+    axes, space, trace, symbols = watched_axes(body, outputs)
+    outer, inner, row = split_loops(trace, symbols)
     vector, turned = _vector(axes, trace, symbols, row)
     if turned is not None or (not row and (vector is None or trace.reductions)):
         outer, inner = tuple(range(len(symbols))), ()
@@ -147,73 +91,6 @@ def schedule(body: Graph, outputs: Sequence[Value], target: CpuTarget) -> Schedu
     )
 
 
-def _watch(
-    body: Graph, outputs: Sequence[Value], axes: Axes
-) -> tuple[Space, Trace, tuple[str, ...]]:
-    space = Space(body.dims)
-    at = [space.symbol(0, size - 1) for size in axes.sizes]
-    trace, _ = watch(body, space, outputs, axes.index(at))
-    return space, trace, tuple(s.names[0] for s in at)
-
-
-def _parts(axes: Axes, trace: Trace, symbols: tuple[str, ...]) -> tuple[tuple[DimLike, ...], ...]:
-    """Splits dimensions whose quotient by an integer is an index somewhere: groups of channels."""
-    divisors: dict[str, set[int]] = {s: set() for s in symbols}
-    for event in trace.events:
-        for i in event.index:
-            for quotient in quotients(i):
-                name, by = str(quotient.numerator), quotient.denominator
-                if name in divisors and isinstance(by, int):
-                    divisors[name].add(by)
-    parts: list[tuple[DimLike, ...]] = [(size,) for size in axes.shape]
-    for (d,), symbol in zip(axes.groups, symbols, strict=True):
-        for by in sorted(divisors[symbol], reverse=True):
-            first, *rest = parts[d]
-            last = rest[-1] if rest else first
-            if last % by == 0 and last != by:
-                parts[d] = (*parts[d][:-1], last // by, by)
-    return tuple(parts)
-
-
-def _reduced(trace: Trace) -> list[Event]:
-    """The elements computed by reductions that run in every case."""
-    ids = {node for node, _ in trace.reductions}
-    return [e for e in trace.events if e.node.id in ids and not e.guarded]
-
-
-def _merged(axes: Axes, trace: Trace, symbols: tuple[str, ...]) -> Axes:
-    """Neighbouring loops joined where all accesses allow it."""
-    tested = {n for c in trace.conditions for n in trace.depends(c.names)}
-    reduced = _reduced(trace)
-    groups: list[tuple[int, ...]] = []
-    for g, group in enumerate(axes.groups):
-        if g and not {symbols[g - 1], symbols[g]} & tested:
-            pair = symbols[g - 1], symbols[g]
-            alike = all(len(e.depends & set(pair)) != 1 for e in reduced)
-            if alike and mergeable(trace, trace.reads, *pair, axes.sizes[g]):
-                groups[-1] += group
-                continue
-        groups.append(group)
-    return Axes(axes.shape, axes.parts, tuple(groups))
-
-
-def _split(trace: Trace, symbols: tuple[str, ...]) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
-    """Outer and inner loops, and whether a reduction is hoisted between them."""
-    every = set(symbols)
-    kept: set[str] = set()
-    row = False
-    for event in _reduced(trace):
-        along = event.depends & every
-        if along != every and not event.depends - every:
-            kept |= along
-            row = True
-    count = range(len(symbols))
-    if row:
-        inside = tuple(g for g in count if symbols[g] not in kept)
-        return tuple(g for g in count if symbols[g] in kept), inside, bool(inside)
-    return tuple(count[:-1]), tuple(count[-1:]), False
-
-
 def _vector(
     axes: Axes, trace: Trace, symbols: tuple[str, ...], row: bool
 ) -> tuple[int | None, int | None]:
@@ -227,7 +104,7 @@ def _vector(
         across = sum(r.strided + r.tested for r in reductions)
         size = axes.sizes[last]
         short = isinstance(size, int) and size < _SHORT
-        in_rows = row and all(symbols[last] not in e.depends for e in _reduced(trace))
+        in_rows = row and all(symbols[last] not in e.depends for e in reduced_events(trace))
         if in_rows:
             outside = [r for r in trace.reads if not r.loops]
             bad = sum(_bad(trace, r.position, symbols[last]) for r in outside)

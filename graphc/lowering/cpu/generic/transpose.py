@@ -15,7 +15,7 @@ from graphc.ir.dim import DimLike
 from graphc.ir.op import Expr
 from graphc.lowering.cpu.bfloat import narrowed
 from graphc.lowering.cpu.emit import View, bind, cast, dtype_of, lanes_of, splat
-from graphc.lowering.cpu.generic.index import flatten
+from graphc.lowering.generic.index import flatten
 
 if TYPE_CHECKING:
     from graphc.lowering.cpu.generic.nest import Nest

@@ -12,8 +12,8 @@ from graphc.ir.op import Array, Op
 from graphc.ir.types import TensorType
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.generic import reduce
-from graphc.lowering.cpu.generic.trace import checked_nodes
 from graphc.lowering.cpu.io import KernelIO
+from graphc.lowering.generic.trace import checked_nodes
 from graphc.ops import DynamicSlice, Fusion, IndexAdd, Take, TakeAlongAxis
 from tests.lowering.cpu.bodies import NATIVE, Kernels, body, check, close
 from tests.lowering.cpu.harness import TARGETS, can_run, target_id

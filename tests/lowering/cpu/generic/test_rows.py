@@ -13,8 +13,8 @@ from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.generic import rows
 from graphc.lowering.cpu.generic.hoist import storable
 from graphc.lowering.cpu.generic.schedule import schedule
-from graphc.lowering.cpu.generic.trace import expanded
 from graphc.lowering.cpu.io import KernelIO
+from graphc.lowering.generic.trace import expanded
 from graphc.ops import (
     Add,
     BroadcastInDim,

@@ -12,9 +12,9 @@ from graphc.lowering.cpu.families.attention.kernel import AttentionSpec, emit_at
 from graphc.lowering.cpu.families.epilogue import Epilogue
 from graphc.lowering.cpu.families.strides import strides_of
 from graphc.lowering.cpu.features import CpuTarget
-from graphc.lowering.cpu.generic.inline import Inliner
 from graphc.lowering.cpu.io import KernelIO
 from graphc.lowering.cpu.kernel import Kernel, dim_expr
+from graphc.lowering.generic.inline import Inliner
 from graphc.ops import Attention, Fusion, Transpose
 
 

@@ -22,9 +22,9 @@ from graphc.lowering.cpu.families.dense.select import DTYPES, operand_slots
 from graphc.lowering.cpu.families.epilogue import Epilogue
 from graphc.lowering.cpu.families.strides import strides_of
 from graphc.lowering.cpu.features import CpuTarget
-from graphc.lowering.cpu.generic.index import unflatten
 from graphc.lowering.cpu.io import KernelIO
 from graphc.lowering.cpu.kernel import Kernel, dim_expr
+from graphc.lowering.generic.index import unflatten
 from graphc.ops import ConvWeightGradient, Fusion
 
 

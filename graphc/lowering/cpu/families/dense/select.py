@@ -21,9 +21,9 @@ from graphc.lowering.cpu.families.epilogue import Epilogue
 from graphc.lowering.cpu.families.packing import write_matmul
 from graphc.lowering.cpu.families.strides import Axis, Product, read_product
 from graphc.lowering.cpu.features import CpuTarget
-from graphc.lowering.cpu.generic.index import unflatten
 from graphc.lowering.cpu.io import KernelIO
 from graphc.lowering.cpu.kernel import Kernel, Packing, dim_expr
+from graphc.lowering.generic.index import unflatten
 from graphc.ops import Convert, DotGeneral, Fusion, Reshape, Transpose
 
 DTYPES = ("float32", "float64")

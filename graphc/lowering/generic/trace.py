@@ -15,8 +15,8 @@ from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Expr
 from graphc.ir.types import TensorType
-from graphc.lowering.cpu.generic.index import Condition, Space, flatten, linear
-from graphc.lowering.cpu.generic.inline import Index, Inliner, SymbolicEmitter, is_index
+from graphc.lowering.generic.index import Condition, Space, flatten, linear
+from graphc.lowering.generic.inline import Index, Inliner, SymbolicEmitter, is_index
 from graphc.passes.decompose import decompose
 
 _NO_SLOT = -1  # a stream of random numbers, read like an operand that is in no memory
@@ -56,6 +56,7 @@ class Reduction:
     """How a reduction reads: what may be merged, and whether its last extent runs along memory.
 
     Attributes:
+        extents: the loops, without those of one step.
         merges: for every extent but the first, whether it and the one before are one loop.
         along: reads in the last extent that are contiguous, or the same for all of it, count as
             good; this is true when the good outnumber the bad.
@@ -64,6 +65,7 @@ class Reduction:
         tested: a condition depends on the last extent.
     """
 
+    extents: tuple[DimLike, ...]
     merges: tuple[bool, ...]
     along: bool
     strided: int
@@ -250,7 +252,7 @@ def _reduction(
     )
     heavy = any(e.node.op.expensive for e in trace.events[events:])
     last = symbols[-1] if symbols else ""
-    return Reduction(merges, good >= bad, bad, heavy, last in tested)
+    return Reduction(tuple(sizes), merges, good >= bad, bad, heavy, last in tested)
 
 
 def mergeable(trace: Trace, reads: Iterable[Read], a: str, b: str, size: DimLike) -> bool:

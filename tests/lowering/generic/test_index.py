@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graphc.ir.dim import Bounds, Dim, DimLike, evaluate, floordiv, names_of
-from graphc.lowering.cpu.generic import index as ix
-from graphc.lowering.cpu.generic.index import Condition, Space
+from graphc.lowering.generic import index as ix
+from graphc.lowering.generic.index import Condition, Space
 
 small = st.integers(-6, 6)
 

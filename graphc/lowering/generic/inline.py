@@ -17,8 +17,8 @@ from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Expr
 from graphc.ir.types import TensorType
-from graphc.lowering.cpu.generic import index as ix
-from graphc.lowering.cpu.generic.index import Condition, Space
+from graphc.lowering.generic import index as ix
+from graphc.lowering.generic.index import Condition, Space
 
 _MAX_TERMS = 16  # an index polynomial larger than this is computed once and named
 

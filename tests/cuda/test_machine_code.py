@@ -1,0 +1,61 @@
+"""What the assembler makes of products: tensor-core instructions, and nothing spilled to local memory."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from graphc import driver, frontend
+from graphc.artifact.cuda.target import parse_cuda_target
+from graphc.artifact.cuda.toolchain import compile_source
+from graphc.lowering.cuda.generate import generate_device
+from tests.cuda.sass import instructions, resources
+
+MODELS = Path(__file__).parents[2] / "benchmarks" / "gpu_models.nn"
+
+LINEAR = (
+    "model Linear2() {\n    input x: f32[N, 256]\n    output y = x -> fc: Linear(512) -> GELU\n}\n"
+)
+
+
+def compiled(
+    file: Path, model: str | None, settings: dict[str, int], precision: str, arch: str
+) -> Counter[str]:
+    """How often each instruction occurs in the program of a model; no kernel of it spills."""
+    loaded = frontend.load(file, model=model, settings=settings)
+    weights = frontend.initialise(loaded.parameters, 0)
+    target = parse_cuda_target(f"cuda:{arch}")
+    graph, _ = driver.optimise(loaded.graph)
+    _, program = generate_device(graph, weights, target, precision)
+    binary = compile_source(program.source, target)
+    assert not [k for k, r in resources(binary.log).items() if r.spilled]
+    return sum(instructions(binary.cubin).values(), Counter())
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_90a"])
+@pytest.mark.parametrize("precision", ["bf16", "f16", "tf32"])
+def test_products_of_networks_run_on_tensor_cores(
+    precision: str, arch: str, tmp_path: Path
+) -> None:
+    (tmp_path / "m.nn").write_text(LINEAR)
+    found = compiled(tmp_path / "m.nn", None, {}, precision, arch)
+    assert found["HMMA"] and found["LDGSTS"] and not found["LDL"] and not found["STL"]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "f16"])
+def test_convolutions_run_on_tensor_cores(precision: str) -> None:
+    settings = {"batch": 2, "channels": 64, "size": 14}
+    found = compiled(MODELS, "Conv", settings, precision, "sm_90")
+    assert found["HMMA"] and not found["LDL"] and not found["STL"]
+
+
+def test_bf16_values_multiply_as_they_are() -> None:
+    found = compiled(MODELS, "Gemm", {"n": 256}, "f32", "sm_90")
+    assert found["HMMA"] and not found["LDL"] and not found["STL"]
+
+
+def test_f32_does_not(tmp_path: Path) -> None:
+    """Nothing is rounded that the user did not ask to be rounded."""
+    (tmp_path / "m.nn").write_text(LINEAR)
+    found = compiled(tmp_path / "m.nn", None, {}, "f32", "sm_90")
+    assert not found["HMMA"] and found["FFMA"]

@@ -1,0 +1,80 @@
+"""Convolutions by tiles against the interpreter: strides, padding, dilation, channels, what follows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from graphc.ir.dim import Bounds, Dim, DimLike
+from graphc.ir.dtype import DType
+from graphc.ir.graph import Graph, GraphBuilder
+from graphc.ops import Convert, ConvGeneral, Input, Parameter, Relu
+from graphc.ops import functional as f
+from tests.lowering.cuda.emulated import check
+
+N = Dim.symbol("N")
+
+
+@dataclass(frozen=True)
+class Case:
+    """x: N *S C; the filter has `features` and `kernel`."""
+
+    x: tuple[DimLike, ...]
+    features: int
+    kernel: tuple[int, ...]
+    stride: int = 1
+    padding: int = 0
+    dilation: int = 1
+    twice: bool = False
+
+
+CASES = {
+    "three_by_three": Case((2, 9, 11, 16), 24, (3, 3), padding=1),
+    "picture": Case((1, 13, 13, 3), 16, (7, 7), stride=2, padding=3),
+    "pointwise": Case((2, 5, 7, 32), 40, (1, 1)),
+    "pointwise_stride": Case((2, 6, 7, 16), 40, (1, 1), stride=2),
+    "dilated": Case((1, 10, 10, 8), 8, (3, 2), dilation=2),
+    "odd_channels": Case((1, 6, 6, 5), 9, (3, 3), padding=1),
+    "signal": Case((3, 20, 16), 8, (5,), stride=2, padding=2),
+    "open": Case((N, 8, 8, 16), 16, (3, 3), padding=1),
+    "chain": Case((1, 8, 8, 16), 16, (3, 3), padding=1, twice=True),
+}
+
+
+def graph_of(case: Case, dtype: DType) -> tuple[Graph, dict[str, np.ndarray]]:
+    b = GraphBuilder("conv", {"N": Bounds(1)} if N in case.x else {})
+    rng = np.random.default_rng(0)
+    x = b(Input("x", dtype, case.x))
+    arrays = {"x": rng.normal(size=[3 if isinstance(d, Dim) else d for d in case.x])}
+    arrays["x"] = arrays["x"].astype(dtype.numpy)
+    rank = len(case.kernel)
+    for i in range(2 if case.twice else 1):
+        channels = b.type_of(x).shape[-1]
+        assert isinstance(channels, int)
+        w = b(Parameter(f"w{i}", dtype, (case.features, channels, *case.kernel), "zeros()"))
+        op = ConvGeneral(
+            (case.stride,) * rank,
+            ((case.padding, case.padding),) * rank,
+            (1,) * rank,
+            (case.dilation,) * rank,
+            1,
+            True,
+        )
+        x = b(op, x, w)
+        if dtype is DType.F32:
+            bias = b(Parameter(f"b{i}", DType.F32, (case.features,), "zeros()"))
+            x = b(Relu(), f.add(b, x, bias))
+    y = b(Convert(DType.F32), x) if dtype is not DType.F32 else x
+    return b.build([("y", y)]), arrays
+
+
+@pytest.mark.parametrize("dtype", [DType.F32, DType.BF16], ids=str)
+@pytest.mark.parametrize("name", CASES)
+def test_convolutions_are_what_the_interpreter_computes(name: str, dtype: DType) -> None:
+    graph, arrays = graph_of(CASES[name], dtype)
+    tolerance = 3e-6 if dtype is DType.F32 else 2e-2
+    _, program = check(graph, arrays, tolerance=tolerance, reverse=name == "chain")
+    kernels = program.source.split('extern "C" __global__')[1:]
+    assert sum("graphc_multiply<" in k for k in kernels) == (2 if CASES[name].twice else 1)
