@@ -80,7 +80,7 @@ def _ratio(row: Row, peer: str) -> str:
     return f"{found[0]:.2f} ±{found[0] * found[1]:.2f}{'*' if outcome.times.contended else ''}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Three digits, in the unit that needs no zeros."""
     for unit, scale in (("s", 1.0), ("ms", 1e3)):
         if seconds * scale >= 1:
@@ -93,7 +93,7 @@ def _cells(row: Row, peers: Sequence[str]) -> list[str]:
     if own.problem or own.times is None:
         time_told = "failed"
     else:
-        time_told = f"{_duration(own.times.median)} ±{100 * own.times.spread:.0f} %"
+        time_told = f"{duration(own.times.median)} ±{100 * own.times.spread:.0f} %"
         time_told += "*" if own.times.contended else ""
     error = "" if own.error is None else f"{own.error:.0e}" + (" WRONG" if own.wrong else "")
     best = row.best

@@ -1,6 +1,6 @@
-"""Time of a training step, forward, backward and update, side by side with PyTorch.
+"""Time and memory of a training step, forward, backward and update, side by side with PyTorch and JAX.
 
-    python benchmarks/train.py [NAME ...] [--threads 2] [--rounds 12] [--seconds 20]
+    python benchmarks/train.py [NAME ...] [--threads 2] [--rounds 12] [--seconds 20] [--peers torch,jax] [--record]
 
 Contenders train the same network from the same weights on the same batch with the same optimizer, in processes of
 their own that take turns (see `duel.py`). Before anything is timed the losses of the first steps must agree.
@@ -10,12 +10,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import dataclass, field
 from typing import Any
 
-from duel import Contender, ContenderError, duel, ratio
+import machine
+from duel import Contender, ContenderError, Times, duel, ratio
+from prepare import version
+from results import OURS, RESULTS, duration, today
 from train_workloads import TRAININGS, Training
 
-PEERS = ("torch", "torch.compile")
+PEERS = {"torch": "torch", "torch.compile": "torch", "jax": "jax"}
+"""The packages of the peers."""
 GOAL = {True: 1.5, False: 1.1}
 """The best peer's time over ours, for small models and others."""
 TOLERANCE = 2e-3
@@ -26,13 +31,13 @@ class Trainee(Contender):
     """One worker process that trains. Raises ContenderError as its base does.
 
     Attributes:
-        loaded: `losses` of the first steps, seconds to get `ready`, and `peak` memory in KiB.
+        loaded: `losses` of the first steps, seconds to get `ready`, and the `memory` of a step in KiB.
     """
 
-    def __init__(self, kind: str, name: str, threads: int) -> None:
-        self.kind, self._urgent = kind, False
-        job: dict[str, Any] = {"kind": kind, "name": name, "threads": threads}
-        self._start("train_worker.py", job, f"train-{name}-{kind}", threads)
+    def __init__(self, kind: str, name: str, given: argparse.Namespace) -> None:
+        self.kind, self._urgent = kind, given.urgent
+        job: dict[str, Any] = {"kind": kind, "name": name, "threads": given.threads}
+        self._start("train_worker.py", job, f"train-{name}-{kind}", given.threads)
 
     def agrees(self, other: Trainee) -> bool:
         """Whether the first losses are another's."""
@@ -40,55 +45,141 @@ class Trainee(Contender):
         return all(abs(a - b) <= TOLERANCE * abs(b) for a, b in pairs)
 
 
-def compare(name: str, work: Training, arguments: argparse.Namespace) -> bool:
-    """Measures one workload, prints a row per contender, and says whether it went well."""
-    trainees: list[Trainee] = []
-    for kind in ("graphc", *PEERS):
-        try:
-            trainees.append(Trainee(kind, name, arguments.threads))
-        except ContenderError as error:
-            print(f"{name:16} {kind:14} did not run: {error}", flush=True)
-    kinds = {t.kind: t for t in trainees}
+@dataclass
+class Row:
+    """What was found for one workload, by contender: what the workers said, times, and what went wrong."""
+
+    name: str
+    goal: float
+    loaded: dict[str, dict[str, Any]] = field(default_factory=dict)
+    times: dict[str, Times] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def best(self) -> float | None:
+        """The fastest peer's time over ours."""
+        if OURS not in self.times:
+            return None
+        others = [ratio(t, self.times[OURS])[0] for k, t in self.times.items() if k != OURS]
+        return min(others, default=None)
+
+    def cells(self, peers: list[str]) -> list[str]:
+        """A row of the table."""
+        best = self.best
+        return [
+            self.name,
+            *self._own(),
+            *(self._peer(p) for p in peers),
+            "" if best is None else f"{best:.2f}",
+        ]
+
+    def _own(self) -> list[str]:
+        if OURS not in self.times:
+            return [self.problems.get(OURS, "not run"), "", ""]
+        took, loaded = self.times[OURS], self.loaded[OURS]
+        told = f"{duration(took.median)} ±{took.spread:.0%}{'*' if took.contended else ''}"
+        return [told, f"{loaded['ready']:.1f} s", _megabytes(loaded)]
+
+    def _peer(self, peer: str) -> str:
+        if peer not in self.times or OURS not in self.times:
+            return "failed" if peer in self.problems else ""
+        by, spread = ratio(self.times[peer], self.times[OURS])
+        star = "*" if self.times[peer].contended else ""
+        return f"{by:.2f} ±{by * spread:.2f}{star}, {_megabytes(self.loaded[peer])}"
+
+
+def _megabytes(loaded: dict[str, Any]) -> str:
+    return f"{loaded['memory'] / 1024:.3g} MB"
+
+
+def headings(peers: list[str]) -> list[str]:
+    """Of the table."""
+    return ["workload", OURS, "ready in", "memory", *peers, "best peer"]
+
+
+def measure(name: str, work: Training, peers: list[str], given: argparse.Namespace) -> Row:
+    """Checks and measures one workload."""
+    row = Row(name, GOAL[work.small])
+    trainees: dict[str, Trainee] = {}
     try:
-        if "graphc" not in kinds or "torch" not in kinds:
-            return False
-        wrong = [t.kind for t in trainees if not t.agrees(kinds["torch"])]
-        if wrong:
-            losses = {t.kind: t.loaded["losses"] for t in trainees}
-            print(f"{name}: the first losses differ: {losses}", flush=True)
-            return False
-        times = duel(list(trainees), arguments.rounds, arguments.seconds)
-        best = min((k for k in times if k != "graphc"), key=lambda k: times[k].median)
-        for kind, took in times.items():
-            loaded = kinds[kind].loaded
-            told = f"{took.median * 1e3:9.3f} ms ± {took.spread:4.0%}"
-            told += f"   ready in {loaded['ready']:5.1f} s   peak {loaded['peak'] / 1024:6.0f} MB"
-            if kind != "graphc":
-                by, spread = ratio(took, times["graphc"])
-                told += f"   {by:5.2f} ± {by * spread:.2f} times ours"
-            noise = "   (contended)" if took.contended else ""
-            print(f"{name:16} {kind:14} {told}{noise}", flush=True)
-        reached = ratio(times[best], times["graphc"])[0]
-        print(f"{name:16} best peer / ours {reached:.2f}, goal {GOAL[work.small]}", flush=True)
-        return True
+        for kind in (OURS, *peers):
+            try:
+                trainees[kind] = Trainee(kind, name, given)
+                row.loaded[kind] = trainees[kind].loaded
+            except ContenderError as error:
+                row.problems[kind] = str(error)
+        referee = trainees.get("torch") or trainees.get(peers[0]) or trainees.get(OURS)
+        assert referee is not None or row.problems
+        for kind, trainee in trainees.items():
+            assert referee is not None
+            if not trainee.agrees(referee):
+                losses = f"{trainee.loaded['losses']} and {referee.loaded['losses']}"
+                row.problems[kind] = f"the first losses differ from {referee.kind}'s: {losses}"
+        fit = [t for kind, t in trainees.items() if kind not in row.problems]
+        if OURS in trainees and OURS not in row.problems:
+            row.times = duel(list(fit), given.rounds, given.seconds)
+    except ContenderError as error:
+        row.problems[OURS] = f"while timing: {error}"
     finally:
-        for trainee in trainees:
+        for trainee in trainees.values():
             trainee.close()
+    return row
+
+
+def record(rows: list[Row], peers: list[str], facts: dict[str, str]) -> None:
+    """Appends a section to RESULTS.md, without workloads of which too few blocks counted."""
+    kept = [r for r in rows if r.times and not any(t.contended for t in r.times.values())]
+    left = [r.name for r in rows if r not in kept]
+    if left:
+        facts = facts | {"left out, too few blocks without contention": ", ".join(left)}
+    names = headings(peers)
+    lines = [f"\n## Training steps, {today()}\n", *(f"- {k}: {v}" for k, v in facts.items()), ""]
+    lines += [f"| {' | '.join(names)} |", "| --- |" + " ---: |" * (len(names) - 1)]
+    lines += [f"| {' | '.join(r.cells(peers))} |" for r in kept]
+    with RESULTS.open("a", encoding="utf-8") as file:
+        file.write("\n".join(lines) + "\n")
+
+
+def arguments() -> argparse.Namespace:
+    """What was asked for. Raises SystemExit for unknown names."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    add = parser.add_argument
+    add("names", nargs="*", metavar="NAME", help=", ".join(TRAININGS))
+    add("--threads", type=int, default=2)
+    add("--rounds", type=int, default=12, help="blocks per contender")
+    add("--seconds", type=float, default=20, help="about how long per workload")
+    add("--peers", default=",".join(PEERS), help="of %(default)s")
+    add("--urgent", action="store_true", help="real-time priority for the timed blocks, as root")
+    add("--record", action="store_true", help="append to benchmarks/RESULTS.md")
+    given = parser.parse_args()
+    for asked, known in ((given.names, TRAININGS), (given.peers.split(","), PEERS)):
+        if unknown := [name for name in asked if name not in known]:
+            parser.error(f"there is no {', '.join(unknown)}, only {', '.join(known)}")
+    return given
 
 
 def main() -> int:
     """The command."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(TRAININGS))
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=12, help="blocks per contender")
-    parser.add_argument("--seconds", type=float, default=20, help="about how long per workload")
-    arguments = parser.parse_args()
-    unknown = [name for name in arguments.names if name not in TRAININGS]
-    if unknown:
-        parser.error(f"no workload {', '.join(unknown)}; there are {', '.join(TRAININGS)}")
-    done = [compare(n, TRAININGS[n], arguments) for n in arguments.names or TRAININGS]
-    return 0 if all(done) else 1
+    given = arguments()
+    peers = [p for p in given.peers.split(",") if version(PEERS[p])]
+    rows, stolen = [], machine.stolen()
+    print(" | ".join(headings(peers)), flush=True)
+    for name in given.names or TRAININGS:
+        row = measure(name, TRAININGS[name], peers, given)
+        rows.append(row)
+        print(" | ".join(row.cells(peers)), f"(goal {row.goal})", flush=True)
+        for kind, problem in row.problems.items():
+            print(f"  {kind}: {problem}", flush=True)
+    facts = {
+        "machine": f"{machine.processor()}; {machine.memory()}",
+        "versions": machine.versions(PEERS[p] for p in peers),
+        "settings": f"f32, {given.threads} threads, {given.rounds} blocks each"
+        + (", at real-time priority" if given.urgent else ""),
+        "stolen by the hypervisor": f"{(machine.stolen() - stolen) / 100:.1f} s in this run",
+    }
+    if given.record:
+        record(rows, peers, facts)
+    return 1 if any(OURS not in r.times or r.problems for r in rows) else 0
 
 
 if __name__ == "__main__":

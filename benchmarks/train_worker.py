@@ -1,19 +1,27 @@
 """One contender of `train.py` in a process of its own: compiles a training step once, then runs it on request.
 
 Takes its job as JSON in the first argument: `kind`, `name` (of the workload) and `threads`; speaks as `worker.py` does.
-The first answer carries the losses of the first steps, the seconds it took to get ready, and the peak memory.
+The first answer carries the losses of the first steps, the seconds it took to get ready, and the memory of a step.
+
+**Memory of a step** is how far the process's resident set rises while one runs, over what it is before: weights, what
+the optimizer remembers, the batch, code. Before, everything that a step leaves for the next is given back (gradients,
+arenas, free pages of malloc), so that each contender pays for all that it needs from the start of a step to its end.
+Linux tells the peak (`VmHWM`) and lets a process reset it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import json
 import os
-import resource
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +31,23 @@ from prepare import BUILD
 from train_workloads import TRAININGS, Training
 from worker import serve
 
-Step = Callable[[], float]
 Job = dict[str, Any]
 STEPS = 3
 """Whose losses are compared."""
+SAMPLES = 3
+"""Steps whose memory is measured; the median counts."""
 
 
-def ours(work: Training, job: Job) -> Step:
-    """The step of a `.nn` file, as `graphc train` runs it."""
+@dataclass(frozen=True)
+class Stepper:
+    """`step` trains on the batch and returns the loss before; `release` frees all that is neither state nor data."""
+
+    step: Callable[[], float]
+    release: Callable[[], None] = lambda: None
+
+
+def ours(work: Training, job: Job) -> Stepper:
+    """The step of a `.nn` file, as `graphc train` compiles it."""
     import graphc
     from graphc.train.trainer import Trainer
 
@@ -39,12 +56,31 @@ def ours(work: Training, job: Job) -> Step:
     path.write_text(work.text(), encoding="utf-8")
     model = graphc.load(path, dims=work.dims, **work.settings)
     weights = {k: v.numpy() for k, v in work.make_twin().state_dict().items()}
-    trainer = Trainer(model, weights, threads=job["threads"], evaluation=False)
-    batch = work.draw()
-    return lambda: float(trainer.run(batch)["loss"])
+    folder = tempfile.TemporaryDirectory(prefix="graphc-train-")
+    place = Trainer(model, weights, threads=job["threads"], evaluation=False).save(
+        Path(folder.name) / "step"
+    )
+
+    def opened() -> graphc.Module:
+        return graphc.open(place, threads=job["threads"], verify=False)
+
+    module = opened()
+    batch = work.draw() | module.initial_state()
+
+    def step() -> float:
+        assert folder  # it lives as long as the module
+        return float(module.run(batch)["loss"])
+
+    def release() -> None:
+        nonlocal module
+        module.close()
+        module = opened()
+
+    return Stepper(step, release)
 
 
-def _torch(work: Training, job: Job, compiled: bool) -> Step:
+def torch(work: Training, job: Job) -> Stepper:
+    """PyTorch, eager or compiled."""
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -54,9 +90,9 @@ def _torch(work: Training, job: Job, compiled: bool) -> Step:
     *inputs, label = (torch.from_numpy(x) for x in work.draw().values())
 
     def loss_of(*inputs: Any) -> Any:
-        return cross_entropy(twin(*inputs), label)
+        return cross_entropy(twin(*inputs).flatten(0, -2), label.flatten())
 
-    forward = torch.compile(loss_of) if compiled else loss_of
+    forward = torch.compile(loss_of) if job["kind"] == "torch.compile" else loss_of
 
     def step() -> float:
         update.zero_grad()
@@ -65,14 +101,41 @@ def _torch(work: Training, job: Job, compiled: bool) -> Step:
         update.step()
         return float(loss.detach())
 
-    return step
+    return Stepper(step, update.zero_grad)
 
 
-STEPPERS: dict[str, Callable[[Training, Job], Step]] = {
-    "graphc": ours,
-    "torch": lambda work, job: _torch(work, job, False),
-    "torch.compile": lambda work, job: _torch(work, job, True),
-}
+def jax(work: Training, job: Job) -> Stepper:
+    """JAX: XLA starts a thread for each processor that it may use."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job["threads"]])
+    from train_jax import stepper
+
+    return Stepper(stepper(work))
+
+
+STEPPERS = {"graphc": ours, "torch": torch, "torch.compile": torch, "jax": jax}
+
+
+def _resident(key: str) -> int:
+    """`VmRSS` or its peak `VmHWM`, in KiB."""
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith(key):
+            return int(line.split()[1])
+    raise OSError(f"/proc/self/status has no {key}")
+
+
+def memory(stepper: Stepper) -> int:
+    """KiB that a step needs beyond what was there before it."""
+    trim = ctypes.CDLL(None).malloc_trim
+    rises = []
+    for _ in range(SAMPLES):
+        stepper.release()
+        gc.collect()
+        trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+        before = _resident("VmRSS")
+        stepper.step()
+        rises.append(_resident("VmHWM") - before)
+    return sorted(rises)[SAMPLES // 2]
 
 
 def main() -> None:
@@ -86,15 +149,14 @@ def main() -> None:
     job = json.loads(sys.argv[1])
     try:
         begin = time.perf_counter()
-        step = STEPPERS[job["kind"]](TRAININGS[job["name"]], job)
-        losses = [step()]
+        stepper = STEPPERS[job["kind"]](TRAININGS[job["name"]], job)
+        losses = [stepper.step()]
         ready = time.perf_counter() - begin
-        losses += [step() for _ in range(STEPS - 1)]
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        answer(losses=losses, ready=ready, peak=peak)
+        losses += [stepper.step() for _ in range(STEPS - 1)]
+        answer(losses=losses, ready=ready, memory=memory(stepper))
 
         def run() -> list[Any]:
-            return [step()]
+            return [stepper.step()]
 
         with contextlib.suppress(BrokenPipeError):
             serve(run, answer)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from graphc.artifact import Module, ModuleError, open
     from graphc.diagnostics import Diagnostic, DiagnosticError
-    from graphc.model import Model, load
+    from graphc.model import Model, grad, load
     from graphc.train.trainer import Trainer
 
 __version__ = "0.1.0"
@@ -29,6 +29,7 @@ _HOME = {
     "Module": "graphc.artifact",
     "ModuleError": "graphc.artifact",
     "Trainer": "graphc.train.trainer",
+    "grad": "graphc.model",
     "load": "graphc.model",
     "open": "graphc.artifact",
 }
@@ -41,6 +42,7 @@ __all__ = [
     "ModuleError",
     "Trainer",
     "__version__",
+    "grad",
     "load",
     "open",
 ]

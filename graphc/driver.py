@@ -9,8 +9,10 @@ write(program, directory)                    the deployable module; what was com
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import gc
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from graphc.artifact.spec import ModuleSpec, with_initial
 from graphc.artifact.writer import write
 from graphc.ir.graph import Graph
 from graphc.ir.printer import print_graph
+from graphc.lowering import toolkit
 from graphc.lowering.cpu.features import CpuTarget, parse_target
 from graphc.lowering.cuda.generate import generate_device
 from graphc.lowering.generate import generate
@@ -88,11 +91,10 @@ def compile_graph(
     find_compiler()
     if isinstance(machine, CudaTarget):
         find_toolchain()
-    with ThreadPoolExecutor(1) as pool:
+    toolkit.preload()  # imports TVM beside the passes
+    with _no_collector(), ThreadPoolExecutor(1) as pool:
         files = CUDA_RUNTIME if isinstance(machine, CudaTarget) else RUNTIME
-        runtime = pool.submit(
-            check_compiler, files
-        )  # the C runtime compiles while kernels are made
+        runtime = pool.submit(check_compiler, files)  # the C runtime compiles beside the kernels
         progress("optimising")
         tiles = isinstance(machine, CpuTarget) and uses_tiles(precision, target)
         optimised, _ = optimise(graph, tiles=tiles)
@@ -117,6 +119,18 @@ def _generated(
         return spec, lambda spec, directory: write_cuda(spec, program, directory)
     spec, objects = generate(graph, parameters, target=machine.name, precision=precision)
     return spec, lambda spec, directory: write(spec, objects, directory)
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """The cycle collector off: graphs are many small objects, which it would look through again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _from_cache(store: cache.Cache, key: str, directory: str | Path) -> bool:

@@ -60,6 +60,13 @@ def load(
     return Model(elaborate("infer", None, False), elaborate)
 
 
+def grad(
+    model: Model, of: str, wrt: Sequence[str] | None = None, *, keep: Sequence[str] = ()
+) -> Model:
+    """The model that computes the gradients of the scalar output `of`: see `Model.grad`."""
+    return model.grad(of, wrt, keep=keep)
+
+
 class Model:
     """A model whose shapes are checked; what you can do with a `.nn` file in Python."""
 

@@ -120,6 +120,7 @@ def test_the_public_surface_is_this_list() -> None:
         "ModuleError",
         "Trainer",
         "__version__",
+        "grad",
         "load",
         "open",
     ]

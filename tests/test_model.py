@@ -84,6 +84,17 @@ def test_gradients_by_all_parameters_lead_downhill(tmp_path):
         np.testing.assert_allclose(compiled[name], want, rtol=1e-4, atol=1e-6)
 
 
+def test_grad_is_a_function_too(tmp_path):
+    (tmp_path / "fit.nn").write_text(LOSS)
+    model = graphc.load(tmp_path / "fit.nn")
+    assert graphc.grad(model, "loss").graph == model.grad("loss").graph
+    both = graphc.grad(model, "loss", wrt=["x"], keep=["loss"])
+    assert both.graph == model.grad("loss", ["x"], keep=["loss"]).graph
+    assert [name for name, _ in both.graph.outputs] == ["loss", "grad_x"]
+    with pytest.raises(ValueError, match="no output 'nothing'"):
+        graphc.grad(model, "nothing")
+
+
 def test_gradients_of_what_is_not_there():
     model = graphc.load(LENET)
     with pytest.raises(ValueError, match="no output 'loss'"):

@@ -92,6 +92,7 @@ class Handle:
 
     Attributes:
         pointer: the `graphc_model *`.
+        python_table: what `graphc_python` returns; None for a module that does not have it.
         run: `graphc_run`, to be called as run(pointer, inputs, n_inputs, outputs, n_outputs) with C types: Python's
             numbers would have to be converted at each call.
     """
@@ -140,6 +141,10 @@ class Handle:
         self._close = lib.graphc_close
         self._close.restype = None
         self.run = lib.graphc_run
+        self.python_table: int | None = None
+        if hasattr(lib, "graphc_python"):
+            lib.graphc_python.restype = address
+            self.python_table = lib.graphc_python()
         model = address()
         options = Options(ctypes.sizeof(Options), threads, 0, debug, device)
         self.check(lib.graphc_open(os.fsencode(weights), options, model))

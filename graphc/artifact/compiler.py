@@ -26,7 +26,7 @@ from graphc.artifact.header import NATIVE
 COMMON = ("arguments.c", "binding.c", "weights.c", "errors.c")
 """The C files that every module has, in `graphc/artifact/native`."""
 
-RUNTIME = (*COMMON, "runtime.c", "pool.c", "cpu.c")
+RUNTIME = (*COMMON, "runtime.c", "pool.c", "cpu.c", "python.c")
 """The C files of the runtime for CPUs."""
 
 EXPORTS = (
@@ -38,6 +38,7 @@ EXPORTS = (
     "graphc_open",
     "graphc_output_shapes",
     "graphc_profile",
+    "graphc_python",
     "graphc_run",
     "graphc_threads",
 )

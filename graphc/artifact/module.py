@@ -1,15 +1,11 @@
-"""Opening and running compiled modules, with NumPy and the standard library only.
-
-Longer than most: one class, whose call from Python is written out for speed beside the general way.
-"""
+"""Opening and running compiled modules, with NumPy and the standard library only."""
 
 from __future__ import annotations
 
-import ctypes
 import difflib
 import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
+import weakref
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -17,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from graphc.artifact import capi, expr, manifest
+from graphc.artifact import capi, expr, manifest, quick
 from graphc.artifact.arrays import Array, address, as_input, check_output, numpy_dtype
 from graphc.artifact.errors import (
     ModuleClosedError,
@@ -25,13 +21,10 @@ from graphc.artifact.errors import (
     ModuleInputError,
 )
 from graphc.artifact.folder import copy_file, replacing
+from graphc.artifact.plan import Frame, Maker, Plan
 
 _MAX_PLANS = 64  # remembered combinations of input shapes
-_SMALL, _AT_ONCE = 512, 32  # bytes of an output that is made together with that many others
-_LARGE = 1 << 20  # bytes from which on an output's memory is used again
-
-_address_of = ctypes.addressof
-_as_char: Callable[[Any], ctypes.c_char] = ctypes.c_char.from_buffer
+_BRIEF = 2_000_000  # operations, and bytes, up to which other Python threads wait for a call
 
 
 @dataclass(frozen=True)
@@ -69,80 +62,6 @@ class Profile:
     def seconds(self) -> float:
         """All kernels together."""
         return sum(k.seconds for k in self.kernels)
-
-
-class _Frame:
-    """The C structs of one call, and its arguments. Only the data pointers change from call to call."""
-
-    def __init__(self, handle: capi.Handle, plan: _Plan) -> None:
-        self.inputs = (capi.Tensor * len(plan.inputs))(*plan.inputs)
-        self.outputs = (capi.Tensor * len(plan.outputs))()
-        for struct, (_, shape, dtype) in zip(self.outputs, plan.outputs, strict=True):
-            struct.bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-        self.ins, self.outs = list(self.inputs), list(self.outputs)
-        self.entries = [
-            (struct, name, dtype, tuple(struct.shape[: struct.rank]))
-            for struct, (name, dtype) in zip(self.ins, plan.expected, strict=True)
-        ]
-        self.exits = [(s, m, m.name) for s, m in zip(self.outs, plan.makers, strict=True)]
-        self.arguments = (
-            ctypes.c_void_p(handle.pointer),
-            ctypes.c_void_p(ctypes.addressof(self.inputs)),
-            ctypes.c_size_t(len(self.ins)),
-            ctypes.c_void_p(ctypes.addressof(self.outputs)),
-            ctypes.c_size_t(len(self.outs)),
-        )
-
-
-@dataclass
-class _Plan:
-    """What is known about calls with certain input shapes: inputs, outputs, spare frames."""
-
-    inputs: list[capi.Tensor]
-    outputs: list[tuple[str, tuple[int, ...], np.dtype[Any]]]
-    free: list[_Frame]
-    makers: list[_Maker]
-    expected: list[tuple[str, np.dtype[Any]]]
-
-
-class _Maker:
-    """Makes the arrays of one output, and says where they lie.
-
-    Small ones are cut from a block of many: making an array and asking for its address costs more than a small model
-    takes. Large ones take the memory of the call before as soon as nobody refers to it: fresh pages cost more than the
-    kernels that write them.
-    """
-
-    def __init__(
-        self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], used: dict[str, Array]
-    ) -> None:
-        self.name, self.shape, self.dtype, self.used = name, shape, dtype, used
-        self.bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-        self.spare: list[tuple[Array, int]] = []
-
-    def make(self) -> tuple[Array, int]:
-        """A new array and the address of its data."""
-        if self.bytes >= _LARGE:
-            owner = self.used.pop(self.name, None)
-            # Every view of an array refers to the array that owns the memory: without one, it is this name and the
-            # argument that count.
-            if owner is None or owner.shape != self.shape or sys.getrefcount(owner) > 2:
-                owner = np.empty(self.shape, self.dtype)
-            self.used[self.name] = owner
-            return owner[...], address(owner)
-        if not 0 < self.bytes <= _SMALL or not self.shape:
-            array = np.empty(self.shape, self.dtype)
-            return array, address(array)
-        try:
-            return self.spare.pop()
-        except IndexError:
-            block = np.empty((_AT_ONCE, *self.shape), self.dtype)
-            start = address(block)
-            places = range(start, start + block.nbytes, self.bytes)
-            made = list(zip(block, places, strict=True))
-            last = made.pop()
-            self.spare.extend(made)
-            return last
 
 
 class Module:
@@ -200,45 +119,31 @@ class Module:
             ) from error
         self._names = [p.name for p in self.inputs]
         self._positions = list(zip(self._names, self._in_dtypes, self.inputs, strict=True))
-        self._expected = list(zip(self._names, self._in_dtypes, strict=True))
-        self._plans: dict[tuple[tuple[int, ...], ...], _Plan] = {}
-        self._latest: _Plan | None = None
+        self._plans: dict[tuple[tuple[int, ...], ...], Plan] = {}
+        self._recent: list[Plan] = []  # those that take the short way
         self._used: dict[str, Array] = {}  # memory of the latest large outputs
         self._handle: capi.Handle | None = self._make_handle(
             library, weights, info.interface, threads or 0, debug
         )
+        self._quick = None if debug or self._handle is None else self._find_quick(self._handle)
+        if self._quick is not None:
+            # A class of its own, since Python looks for `__call__` there: one of the instance would be a Python
+            # function's detour for every call.
+            self.__class__ = type(
+                type(self).__name__,
+                (type(self),),
+                {
+                    "__slots__": (),
+                    "__module__": __name__,
+                    "__doc__": self.__doc__,
+                    "__call__": self._quick.call,
+                },
+            )
 
     def __call__(
         self, /, *args: object, out: Mapping[str, Array] | None = None, **inputs: object
     ) -> dict[str, Array]:
         """Runs the model; see `run`. Inputs go by name or, in order, by position."""
-        handle, plan = self._handle, self._latest
-        if out is None and not args and handle is not None and plan is not None and plan.free:
-            # The short way, for arrays of the shapes of the call before: every microsecond counts here.
-            try:
-                frame = plan.free.pop()
-            except IndexError:  # another thread has taken it
-                return self._execute(self._gather(args, inputs), out)
-            same = len(inputs) == len(frame.entries)
-            try:
-                for struct, name, dtype, shape in frame.entries:
-                    array = inputs[name]
-                    if type(array) is np.ndarray and array.dtype is dtype and array.shape == shape:
-                        struct.data = _address_of(_as_char(array))  # writeable, contiguous memory
-                    else:
-                        same = False
-            except (KeyError, TypeError, ValueError, BufferError):
-                same = False
-            if same:
-                results = {}
-                for struct, maker, name in frame.exits:
-                    results[name], struct.data = maker.make()
-                status = handle.run(*frame.arguments)
-                plan.free.append(frame)
-                if status:
-                    handle.check(status)
-                return results
-            plan.free.append(frame)
         return self._execute(self._gather(args, inputs), out)
 
     def run(
@@ -268,7 +173,7 @@ class Module:
         """Runs once, with inputs as in a call, and measures each kernel. Raises what `run` does."""
         handle, arrays = self._open_handle(), self._gather(args, inputs)
         plan = self._plan(handle, arrays)
-        frame = _Frame(handle, plan)
+        frame = Frame(handle, plan)
         results = self._point(frame, plan, arrays, None)
         seconds = handle.profile(frame.inputs, frame.outputs, len(self._manifest.kernels))
         dims = handle.dim_sizes(frame.inputs, [d.name for d in self.dims])
@@ -333,9 +238,17 @@ class Module:
 
     def close(self) -> None:
         """Gives threads and memory back, as soon as calls that still run have ended."""
-        self._handle = self._latest = None
+        if self._quick is not None:
+            self._quick.forget()
+        self._handle = None
+        self._recent = []
         self._plans.clear()
         self._used.clear()
+
+    def __del__(self) -> None:
+        short: quick.Quick | None = getattr(self, "_quick", None)
+        if short is not None:
+            short.forget()  # what it remembers keeps the model open
 
     def __enter__(self) -> Module:
         return self
@@ -359,6 +272,18 @@ class Module:
     ) -> capi.Handle | None:
         """The open model; None for one that opens later."""
         return capi.Handle(str(library), str(weights), interface, threads, debug)
+
+    def _find_quick(self, handle: capi.Handle) -> quick.Quick | None:
+        weak = weakref.ref(self)
+
+        def slow(*args: Any, **inputs: Any) -> dict[str, Array]:
+            module = weak()
+            if module is None:
+                raise ModuleClosedError("the module was closed")
+            return Module.__call__(module, *args, **inputs)
+
+        outputs = [p.name for p in self.outputs]
+        return quick.find(handle, slow, self._names, self._in_dtypes, outputs)
 
     def _open_handle(self) -> capi.Handle:
         handle = self._handle
@@ -411,7 +336,7 @@ class Module:
     def _listing(self) -> str:
         return ", ".join(f"`{name}`" for name in self._names) or "none"
 
-    def _plan(self, handle: capi.Handle, arrays: list[Array]) -> _Plan:
+    def _plan(self, handle: capi.Handle, arrays: list[Array]) -> Plan:
         key = tuple([a.shape for a in arrays])
         plan = self._plans.get(key)
         if plan is None:
@@ -419,10 +344,12 @@ class Module:
             if len(self._plans) >= _MAX_PLANS:
                 self._plans.clear()
             self._plans[key] = plan
-        self._latest = plan
+        if self._quick is not None and plan not in self._recent:
+            self._recent = [*self._recent[1 - quick.PLANS :], plan]
+            self._remember(self._quick, handle, plan)
         return plan
 
-    def _make_plan(self, handle: capi.Handle, shapes: tuple[tuple[int, ...], ...]) -> _Plan:
+    def _make_plan(self, handle: capi.Handle, shapes: tuple[tuple[int, ...], ...]) -> Plan:
         structs = []
         for code, shape in zip(self._codes, shapes, strict=True):
             struct = capi.Tensor(dtype=code, rank=len(shape))
@@ -432,28 +359,39 @@ class Module:
         inputs = (capi.Tensor * len(structs))(*structs)
         outputs = (capi.Tensor * len(self.outputs))()
         handle.output_shapes(inputs, outputs)
-        described = [
-            (port.name, tuple(struct.shape[: struct.rank]), dtype)
+        makers = [
+            Maker(port.name, tuple(struct.shape[: struct.rank]), dtype, self._used)
             for port, struct, dtype in zip(self.outputs, outputs, self._out_dtypes, strict=True)
         ]
-        return _Plan(
-            structs, described, [], [_Maker(*d, self._used) for d in described], self._expected
-        )
+        return Plan(structs, makers)
+
+    def _remember(self, short: quick.Quick, handle: capi.Handle, plan: Plan) -> None:
+        frame = Frame(handle, plan)
+        dims = handle.dim_sizes(frame.inputs, [d.name for d in self.dims])
+        work = [
+            [expr.evaluate(e, dims) for e in (k.flops, k.bytes)] for k in self._manifest.kernels
+        ]
+        brief = all(sum(column) <= _BRIEF for column in zip(*work, strict=True))
+        refills = [m.several for m in plan.makers]
+        short.remember(handle, frame.inputs, frame.outputs, refills, brief)
+        if self._handle is None:  # another thread has closed it meanwhile
+            short.forget()
 
     def _point(
-        self, frame: _Frame, plan: _Plan, arrays: list[Array], out: Mapping[str, Array] | None
+        self, frame: Frame, plan: Plan, arrays: list[Array], out: Mapping[str, Array] | None
     ) -> dict[str, Array]:
         """Points the frame at inputs and outputs, and returns the outputs."""
-        for struct, array in zip(frame.ins, arrays):  # noqa: B905  every microsecond counts here
+        for struct, array in zip(frame.ins, arrays, strict=True):
             struct.data = address(array)
         results: dict[str, Array] = {}
-        for struct, maker in zip(frame.outs, plan.makers):  # noqa: B905
+        for struct, maker in zip(frame.outs, plan.makers, strict=True):
             name = maker.name
             if out is not None and name in out:
                 array = check_output(out[name], name, maker.shape, maker.dtype)
                 struct.data = address(array)
             else:
-                array, struct.data = maker.make()
+                array = maker.make()
+                struct.data = address(array)
             results[name] = array
         if out is not None and (unknown := [n for n in out if n not in results]):
             raise ModuleInputError(f"`{self.name}` has no output `{unknown[0]}` to write to out=")
@@ -465,7 +403,7 @@ class Module:
         try:
             frame = plan.free.pop()
         except IndexError:
-            frame = _Frame(handle, plan)
+            frame = Frame(handle, plan)
         results = self._point(frame, plan, arrays, out)
         status = handle.run(*frame.arguments)
         plan.free.append(frame)

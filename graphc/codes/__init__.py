@@ -10,7 +10,7 @@ E04xx   arguments
 E05xx   blocks, loops, limits, imports
 E06xx   weights
 E07xx   modules, run time, targets
-E08xx   scans, gradients, training
+E08xx   scans, choices at run time, gradients, training
 E09xx   the text form of a graph
 ======  =============================================
 """
@@ -20,6 +20,7 @@ from __future__ import annotations
 from graphc.codes import (
     arguments,
     blocks,
+    conds,
     gradients,
     graph,
     names,
@@ -42,6 +43,7 @@ CODES: dict[str, CodeInfo] = {
     **training.CODES,
     **weights.CODES,
     **scans.CODES,
+    **conds.CODES,
     **gradients.CODES,
     **graph.CODES,
 }

@@ -173,7 +173,7 @@ CODES: dict[str, CodeInfo] = {
     ),
     "E0125": explained(
         "a body is missing or not in braces",
-        "The body of a model, block, train, if, else, for, scan or checkpoint stands in braces. The\n"
+        "The body of a model, block, train, if, else, for, scan, cond or checkpoint stands in braces. The\n"
         "opening one stands on the same line.",
         "if stride == 1:\n    h = x",
         "if stride == 1 {\n    h = x\n}",

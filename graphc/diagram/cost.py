@@ -81,7 +81,7 @@ class Costs:
 
     def flops(self, nodes: Iterable[Node]) -> int:
         """Arithmetic operations; a multiply-add counts 2."""
-        return sum(self.value(_flops(n.op, self._operands(n), n.types)) for n in nodes)
+        return sum(self.value(n.op.flops(self._operands(n), n.types)) for n in nodes)
 
     def macs(self, nodes: Iterable[Node]) -> int:
         """Multiply-adds of the contractions (matrix products and convolutions)."""
@@ -105,31 +105,21 @@ def _fixed(graph: Graph) -> frozenset[int]:
     return frozenset(fixed)
 
 
-def _body_types(body: Graph) -> Iterable[tuple[Node, tuple[TensorType, ...]]]:
-    return ((n, tuple(body.type_of(v) for v in n.operands)) for n in body.nodes)
-
-
-def _flops(op: Op, operands: Sequence[TensorType], results: Sequence[TensorType]) -> DimLike:
-    if not op.regions:
-        return op.flops(operands, results)
-    total: DimLike = 0
-    for body in op.regions:
-        for node, types in _body_types(body):
-            total = total + _flops(node.op, types, node.types)
-    return total
-
-
 def _macs(op: Op, operands: Sequence[TensorType], results: Sequence[TensorType]) -> DimLike:
-    total: DimLike = 0
     if op.pattern is Pattern.CONTRACT:
         return op.flops(operands, results) // 2
-    bodies = op.regions
+    if op.regions:
+        return op.over_bodies([_body_macs(body) for body in op.regions])
     if op.pattern is Pattern.COMPOSITE:
         b = GraphBuilder("decomposition")
         inputs = [b(Input(f"x{i}", t.dtype, t.shape)) for i, t in enumerate(operands)]
         values: Sequence[Value] = op.decompose(b, *inputs) or ()
-        bodies = (b.build([(str(i), v) for i, v in enumerate(values)]),)
-    for body in bodies:
-        for node, types in _body_types(body):
-            total = total + _macs(node.op, types, node.types)
+        return _body_macs(b.build([(str(i), v) for i, v in enumerate(values)]))
+    return 0
+
+
+def _body_macs(body: Graph) -> DimLike:
+    total: DimLike = 0
+    for node in body.nodes:
+        total = total + _macs(node.op, [body.type_of(v) for v in node.operands], node.types)
     return total

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from graphc.diagram import text
@@ -11,9 +11,9 @@ from graphc.diagram.cost import Costs, is_buffer
 from graphc.diagram.tree import steps_of
 from graphc.ir.dim import Dim
 from graphc.ir.graph import Graph, Node
-from graphc.ir.op import Pattern
+from graphc.ir.op import Op, Pattern
 from graphc.ir.types import TensorType
-from graphc.ops import Constant, DimValue
+from graphc.ops import Constant, DimValue, Fusion
 
 MAX_STEPS = 9
 """Lines of a fused group in a picture; more are counted."""
@@ -150,7 +150,7 @@ def fused_steps(body: Graph, is_layer: Callable[[str], bool]) -> list[tuple[str,
     Ops that a block wrote itself, like the addition of a residual, have no layer.
     """
     lines: list[tuple[str, list[str]]] = []
-    moving = [n for n in body.nodes if n.op.name not in ("input", "constant")]
+    moving = [n for n in _unfused(body) if n.op.name not in ("input", "constant")]
     for node in [n for n in moving if computes(n)] or moving:
         steps = steps_of(node.scope)
         label, kind, _ = steps[-1] if steps else ("", "", None)
@@ -161,6 +161,22 @@ def fused_steps(body: Graph, is_layer: Callable[[str], bool]) -> list[tuple[str,
     if len(lines) > MAX_STEPS:
         lines[MAX_STEPS:] = [("", [f"and {len(lines) - MAX_STEPS} more"])]
     return lines
+
+
+def _unfused(body: Graph) -> Iterator[Node]:
+    """The nodes of a body, and those of its kernels in their place."""
+    for node in body.nodes:
+        if isinstance(node.op, Fusion):
+            yield from _unfused(node.op.body)
+        else:
+            yield node
+
+
+def chosen(op: Op) -> Op:
+    """The loop or choice that a kernel is, or the op as it is."""
+    inner = [n for body in op.regions for n in body.nodes if n.op.name != "input"]
+    alone = isinstance(op, Fusion) and len(inner) == 1 and bool(inner[0].op.regions)
+    return inner[0].op if alone else op
 
 
 def title(label: str, kind: str) -> str:

@@ -16,6 +16,7 @@ from graphc.diagram.tree import Block
 from graphc.frontend.layers import LAYERS
 from graphc.ir.graph import Graph, Node
 from graphc.ir.types import TensorType
+from graphc.ops import Cond, Fusion
 
 LAYER_FAMILIES = {
     "Activation": "activation",
@@ -109,19 +110,29 @@ class Faces:
     def _fused(self, node: Node) -> Face:
         """A group lists what was fused; a kernel of one op says which, and from which layer."""
         paint, tip = self._paint(node), self._tip([node], node.path)
-        steps = [s for body in node.op.regions for s in describe.fused_steps(body, self.is_layer)]
+        op = describe.chosen(node.op)
+        bodies = [describe.fused_steps(body, self.is_layer) for body in op.regions]
+        steps = [step for body in bodies for step in body]
         cost = small(describe.cost_line([node], self.costs))
-        if len(steps) == 1 and len(steps[0][1]) == 1:
-            layer, (op,) = steps[0]
-            return Face([bold(layer or op), small(op if layer else ""), cost], paint, tip)
-        rows = [bold(f"fused {getattr(node.op, 'kind', node.op.name)}")]
+        if isinstance(op, Fusion) and len(steps) == 1 and len(steps[0][1]) == 1:
+            layer, (name,) = steps[0]
+            return Face([bold(layer or name), small(name if layer else ""), cost], paint, tip)
+        rows = [bold(f"fused {op.kind}" if isinstance(op, Fusion) else op.name)]
+        for number, body in enumerate(bodies):
+            if isinstance(op, Cond):
+                rows.append(small("false" if number else "true"))
+            rows += self._steps(body)
+        return Face([*rows, cost], paint, tip, heavy=True)
+
+    def _steps(self, steps: list[tuple[str, list[str]]]) -> list[str]:
+        rows = []
         for layer, ops in steps:
             head = f"{text.html(layer)}  " if layer else ""
             rows.append(
                 f'<FONT POINT-SIZE="{style.DETAIL_SIZE}">{head}'
                 f'<FONT COLOR="{style.MUTED}">{text.html(", ".join(ops))}</FONT></FONT>'
             )
-        return Face([*rows, cost], paint, tip, heavy=True)
+        return rows
 
     def _failed(self, unit: Unit) -> Face:
         first = unit.failures[0]

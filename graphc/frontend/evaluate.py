@@ -15,6 +15,7 @@ from graphc.diagnostics import nearest
 from graphc.frontend import arithmetic, subscript
 from graphc.frontend.builtins import BUILTINS
 from graphc.frontend.calls import Calls
+from graphc.frontend.ended import ended, undecided
 from graphc.frontend.layers.base import LayerClass
 from graphc.frontend.names import undefined
 from graphc.frontend.report import FailedError, RejectError
@@ -27,6 +28,7 @@ from graphc.frontend.values import (
     Spec,
     SubChainValue,
     Tensor,
+    Undecided,
     describe,
     is_poisoned,
     shown,
@@ -100,7 +102,10 @@ class Expressions(Calls):
             return value
         help = "compare it with something: `x != 0`, `x != none`"
         if isinstance(value, Tensor):
-            help = "its elements are known at run time only; `where(condition, a, b)` chooses there"
+            help = (
+                "it is known at run time only: `where(condition, a, b)` chooses each element then, "
+                "`cond condition { ... }` one of two branches"
+            )
         self.report.fail(
             "E0516",
             f"a condition has to be true or false, not {describe(value)}",
@@ -144,15 +149,12 @@ class Expressions(Calls):
     def _name(self, node: ast.Name, frame: Frame) -> Any:
         for table in (frame.env, frame.module.names, BUILTINS):
             if node.id in table:
-                return table[node.id]
+                value = table[node.id]
+                if isinstance(value, Undecided):
+                    undecided(self.report, node, value, self.provenance)
+                return value
         if node.id in frame.inside:
-            self.report.fail(
-                "E0301",
-                f"`{node.id}` exists inside of its scan only",
-                node.span,
-                related=[(frame.inside[node.id], "the scan")],
-                help=f"`emit {node.id}` there stacks it, and `{node.id}.stacked` is what it stacked",
-            )
+            ended(self.report, node, frame.inside[node.id])
         if any(name.id == node.id for name in assigned(frame.definition.body)):
             self.report.fail("E0301", f"`{node.id}` has no value yet", node.span, "used too early")
         undefined(self.report, node, [*frame.env, *frame.module.names, *BUILTINS])

@@ -1,24 +1,22 @@
 """`scan`: the loop that exists at run time.
 
-The body runs once, over placeholders for one element of each sequence and for the carries, in the builder of the model.
-What it emitted is then cut out as the body of a `Scan` op. Everything the body reads from before becomes a capture, and
-so does every parameter it makes: layers in a body own their weights like layers anywhere.
+The body runs once, over placeholders for one element of each sequence and for the carries. What captures are, and how a
+body is cut out, is said in `regions.py`.
 """
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from graphc.frontend.regions import Regions, head_of
 from graphc.frontend.report import FailedError
 from graphc.frontend.scope import Frame, assigned
-from graphc.frontend.stages import Stages
 from graphc.frontend.values import POISON, Scanned, Tensor, describe, is_poisoned
 from graphc.ir.dim import DimLike
-from graphc.ir.graph import Graph, Value
-from graphc.ops import Input, Parameter, Scan
-from graphc.ops.bodies import extract, fresh, needed_nodes
+from graphc.ir.graph import Value
+from graphc.ops import Input, Scan
+from graphc.ops.bodies import fresh
 from graphc.source import Span
 from graphc.syntax import ast
 
@@ -30,12 +28,8 @@ class Element(Input):
     name: ClassVar[str] = "element"
 
 
-class Scans(Stages):
+class Scans(Regions):
     """Runs `scan` and `emit`."""
-
-    @abstractmethod
-    def body(self, body: ast.Body, frame: Frame) -> Any:
-        """Runs statements in order."""
 
     def _scan(self, node: ast.Scan, frame: Frame) -> None:
         sequences = [self._sequence(i, frame) for i in node.inputs]
@@ -43,28 +37,28 @@ class Scans(Stages):
         if is_poisoned((*sequences, *starts)):
             raise FailedError
         length = self._length(node, sequences)
-        mark = len(self.b.nodes)
-        outer, emitting = dict(frame.env), frame.emitting
-        frame.emitting = {}
-        elements = [
-            self._element(i.name, t.type.with_shape(t.type.shape[1:]), frame)
-            for i, t in zip(node.inputs, sequences, strict=True)
-        ]
-        elements += [
-            self._element(c.name, t.type, frame) for c, t in zip(node.carries, starts, strict=True)
-        ]
-        returned = self.body(node.body, frame)
-        inner, emitted = dict(frame.env), frame.emitting
-        frame.env.clear()
-        frame.env.update(outer)
-        frame.emitting = emitting
-        frame.inside.update({name.id: node.span for name in assigned(node.body)})
-        if returned is not None:
+        mark, updates = len(self.b.nodes), dict(self.updates)
+        with self.inside(frame, node) as inner:
+            emitted: dict[str, tuple[Value, Span]] = {}
+            frame.emitting = emitted
+            elements = [
+                self._element(i.name, t.type.with_shape(t.type.shape[1:]), frame)
+                for i, t in zip(node.inputs, sequences, strict=True)
+            ]
+            elements += [
+                self._element(c.name, t.type, frame)
+                for c, t in zip(node.carries, starts, strict=True)
+            ]
+            returned = self.body(node.body, frame)
+        frame.inside.update(dict.fromkeys((name.id for name in assigned(node.body)), node))
+        self.stays(returned, node, node.body.span)
+        if self.updates != updates:
+            self.updates = updates
             self.report.fail(
                 "E0515",
-                "`return` cannot leave a scan",
-                node.body.span,
-                help="return what it stacked, after it",
+                "a scan cannot change running statistics, and its body trains a batch norm",
+                head_of(node),
+                help="normalise before or after the scan, `freeze` the layer, or use LayerNorm",
             )
         after = [self._after(c, t, inner) for c, t in zip(node.carries, starts, strict=True)]
         values = [value for value, _ in emitted.values()]
@@ -72,16 +66,18 @@ class Scans(Stages):
             self.report.fail(
                 "E0803",
                 "this scan gives nothing",
-                _word(node),
+                head_of(node),
                 help="`emit` what each step is to give, or carry something with `with`",
             )
         labels = [c.name.id for c in node.carries]
         outputs = list(zip(labels, after, strict=True))
         for name, value in zip(emitted, values, strict=True):
             outputs.append((fresh(name, [n for n, _ in outputs]), value))
-        body, captures = self._cut(node, elements, outputs, mark)
+        captures = self.captured([v for _, v in outputs], elements, mark)
+        inputs = [(str(self.b.node_of(v).op.attributes()["label"]), v) for v in elements]
+        body = self.cut("scan", inputs, captures, outputs)
         op = Scan(body, length, len(sequences), len(starts), node.reverse)
-        operands = tuple(t.value for t in (*sequences, *starts)) + captures
+        operands = (*(t.value for t in (*sequences, *starts)), *captures)
         found = self.emit(frame, node.span, lambda: self.b.emit(op, *operands), operands)
         lasts = dict(zip(labels, found, strict=False))
         stacks = dict(zip(emitted, found[len(labels) :], strict=True))
@@ -155,36 +151,15 @@ class Scans(Stages):
             help="a carry keeps its type from step to step",
         )
 
-    def _cut(
-        self,
-        node: ast.Scan,
-        elements: list[Value],
-        outputs: list[tuple[str, Value]],
-        mark: int,
-    ) -> tuple[Graph, tuple[Value, ...]]:
-        """The body, made of what was emitted from node `mark` on, and the values it captures."""
-        nodes = self.b.nodes
-        values = [v for _, v in outputs]
-        inside = {n.id for n in nodes[mark:] if not isinstance(n.op, Parameter)}
-        outside = [v for n in nodes if n.id not in inside for v in n.values]
-        made = needed_nodes(nodes, values, (*elements, *outside))
-        read = {*values, *(v for id in made for v in nodes[id].operands)}
-        captures = {v for v in read if v.node not in inside}
-        inputs = [(nodes[v.node].op.attributes()["label"], v) for v in elements]
-        for value in sorted(captures):
-            attributes = nodes[value.node].op.attributes()
-            name = str(attributes.get("label") or attributes.get("path") or "outer")
-            inputs.append((fresh(name.rpartition(".")[2], [n for n, _ in inputs]), value))
-        body = extract("scan", self.b.dims, nodes, inputs, outputs)
-        return body, tuple(sorted(captures))
-
     def _emit(self, node: ast.Emit, frame: Frame) -> None:
         if frame.emitting is None:
             self.report.fail(
                 "E0515",
                 "`emit` belongs into the body of a scan",
                 node.span,
-                help="a block gives its result with `return`, a model with `output`",
+                help="a block gives its result with `return`, a model with `output`"
+                if frame.region is None
+                else "bind the value in both branches, and emit it after the cond",
             )
         for name in node.names:
             value = self.value(name, frame)
@@ -201,7 +176,3 @@ class Scans(Stages):
                     help="give the second value a name of its own",
                 )
             frame.emitting[name.id] = (value.value, name.span)
-
-
-def _word(node: ast.Scan) -> Span:
-    return node.span.source.span(node.span.start, node.span.start + 4)

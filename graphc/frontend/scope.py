@@ -34,7 +34,10 @@ class Frame:
     reserved: frozenset[str] = frozenset()
     shared: Shared | None = None
     emitting: dict[str, tuple[Value, Span]] | None = None  # in a scan: what a step emits, and where
-    inside: dict[str, Span] = field(default_factory=dict)  # names of bodies of scans that are over
+    region: ast.Scan | ast.Cond | None = None  # the body of which this is
+    inside: dict[str, ast.Scan | ast.Cond] = field(
+        default_factory=dict
+    )  # names of bodies that are over
     failed: bool = (
         False  # a branch was not decided, or a body failed: a missing return says nothing
     )

@@ -9,11 +9,12 @@ from typing import Any
 
 from graphc.autodiff import CHECKPOINT
 from graphc.frontend.arithmetic import fix_help
+from graphc.frontend.conds import Conds
 from graphc.frontend.layers.base import LayerClass
 from graphc.frontend.limits import LimitError
 from graphc.frontend.names import unbound_dims, uses
+from graphc.frontend.regions import word_of
 from graphc.frontend.report import FailedError
-from graphc.frontend.scans import Scans
 from graphc.frontend.scope import Frame, joined
 from graphc.frontend.store import initializer_text
 from graphc.frontend.values import (
@@ -43,7 +44,7 @@ class Returned:
     value: Any
 
 
-class Statements(Scans):
+class Statements(Conds):
     """Runs bodies of models and blocks. `fixed` are dims given from outside, `outputs` what the model puts out."""
 
     fixed: Mapping[str, int]
@@ -196,6 +197,13 @@ class Statements(Scans):
         if not isinstance(frame.definition, kind):
             place = "model" if kind is ast.Model else "block"
             self.report.fail("E0515", f"`{word}` belongs into a {place}", node.span, help=help)
+        if frame.region is not None and word != "return":
+            self.report.fail(
+                "E0515",
+                f"`{word}` cannot stand in a {word_of(frame.region)}",
+                node.span,
+                help=f"a model has the same {word}s in every run; write it outside",
+            )
 
     # ---- Definitions --------------------------------------------------------------------------
 
@@ -337,7 +345,8 @@ _RUN: dict[type[ast.Node], Callable[[Any, Any, Frame], Returned | None]] = {
     ast.For: Statements._for,
     ast.Assert: Statements._assert,
     ast.Return: Statements._return,
-    ast.Scan: Scans._scan,
+    ast.Scan: Conds._scan,
+    ast.Cond: Conds._cond,
     ast.Checkpoint: Statements._checkpoint,
-    ast.Emit: Scans._emit,
+    ast.Emit: Conds._emit,
 }

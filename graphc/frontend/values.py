@@ -50,6 +50,15 @@ class Scanned:
     last: Tensor | None
 
 
+@dataclass(frozen=True)
+class Undecided:
+    """A name after a cond whose branches give it values of which a run cannot choose one. Using it is the error."""
+
+    node: ast.Cond
+    yes: Any
+    no: Any
+
+
 class Poison:
     """The value of something that failed. Whatever uses it stays silent, so that one mistake is one error."""
 

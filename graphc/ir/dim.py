@@ -373,3 +373,10 @@ def product(dims: Iterable[DimLike]) -> DimLike:
     for dim in dims:
         total = total * dim
     return total
+
+
+def upper(a: DimLike, b: DimLike) -> DimLike:
+    """The larger of two numbers; of sums over named dims each term the larger, which is at least both."""
+    terms, others = dict(_terms(a)), dict(_terms(b))
+    names = dict.fromkeys((*terms, *others))
+    return _collect((m, max(terms.get(m, 0), others.get(m, 0))) for m in names)

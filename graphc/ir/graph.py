@@ -8,6 +8,7 @@ new one (see `rewrite.py`). Edges run from producer to user, keyed by operand sl
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -49,11 +50,14 @@ class Node:
     types: tuple[TensorType, ...]
     scope: tuple[Scope, ...] = ()
     span: Span | None = field(default=None, compare=False)
+    values: tuple[Value, ...] = field(init=False, repr=False, compare=False)
+    """The node's results."""
 
-    @cached_property
-    def values(self) -> tuple[Value, ...]:
-        """The node's results."""
-        return tuple(Value(self.id, i) for i in range(len(self.types)))
+    def __post_init__(self) -> None:
+        count = len(self.types)
+        one = count == 1  # nearly always
+        values = (Value(self.id),) if one else tuple(Value(self.id, i) for i in range(count))
+        object.__setattr__(self, "values", values)
 
     @property
     def path(self) -> str:
@@ -74,11 +78,14 @@ class Graph:
         self.name = name
         self.dims: Mapping[str, Bounds] = MappingProxyType(dict(dims))
         self.outputs = tuple(outputs)
+        self.sound = False  # set by the verifier, which looks at a body once
         self._net: nx.MultiDiGraph = nx.MultiDiGraph()
+        self._index: dict[int, Node] = {}  # the nodes of the network, found without its views
         for node in nodes:
-            if node.id in self._net:
+            if node.id in self._index:
                 raise ValueError(f"node {node.id} is defined twice")
             self._net.add_node(node.id, node=node)
+            self._index[node.id] = node
             for slot, value in enumerate(node.operands):
                 self._check(value, f"operand {slot} of node {node.id} ({node.op.name})")
                 if value.node >= node.id:
@@ -88,28 +95,34 @@ class Graph:
             self._check(value, f"output {out!r}")
 
     def _check(self, value: Value, what: str) -> None:
-        if value.node not in self._net or value.result >= len(self.node(value.node).types):
+        node = self._index.get(value.node)
+        if node is None or value.result >= len(node.types):
             raise ValueError(f"{what} refers to {value}, which does not exist")
 
     def node(self, id: int) -> Node:
         """The node with this id. Raises KeyError."""
-        found: Node = self._net.nodes[id]["node"]
-        return found
+        return self._index[id]
 
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
         """All nodes, operands before users."""
-        return tuple(self.node(i) for i in sorted(self._net.nodes))
+        return tuple(self._index[i] for i in sorted(self._index))
 
     def type_of(self, value: Value) -> TensorType:
         """The type of a value."""
-        return self.node(value.node).types[value.result]
+        return self._index[value.node].types[value.result]
 
     def users(self, node: int | Node) -> tuple[tuple[Node, int], ...]:
         """(user, operand slot) of every use of a node's results, in id and slot order."""
-        id = node.id if isinstance(node, Node) else node
-        edges = sorted((v, slot) for _, v, slot in self._net.out_edges(id, keys=True))
-        return tuple((self.node(v), slot) for v, slot in edges)
+        return self._users[node.id if isinstance(node, Node) else node]
+
+    @cached_property
+    def _users(self) -> dict[int, tuple[tuple[Node, int], ...]]:
+        found: dict[int, list[tuple[Node, int]]] = {node.id: [] for node in self.nodes}
+        for user in self.nodes:  # in id and slot order
+            for slot, value in enumerate(user.operands):
+                found[value.node].append((user, slot))
+        return {id: tuple(users) for id, users in found.items()}
 
     def uses(self, value: Value) -> tuple[tuple[Node, int], ...]:
         """(user, operand slot) of every use of one value."""
@@ -117,7 +130,12 @@ class Graph:
 
     def is_output(self, value: Value) -> bool:
         """True when the value is a result of the graph."""
-        return any(v == value for _, v in self.outputs)
+        return value in self.output_uses
+
+    @cached_property
+    def output_uses(self) -> Mapping[Value, int]:
+        """How many outputs are a value, for those that any is."""
+        return Counter(value for _, value in self.outputs)
 
     @cached_property
     def inputs(self) -> tuple[Node, ...]:
@@ -210,17 +228,21 @@ class GraphBuilder:
     def at(self, scope: tuple[Scope, ...], span: Span | None) -> Iterator[None]:
         """Nodes made inside carry this scope and span."""
         saved = self._scope, self._span
-        self._scope, self._span = scope, span
+        self.place(scope, span)
         try:
             yield
         finally:
-            self._scope, self._span = saved
+            self.place(*saved)
+
+    def place(self, scope: tuple[Scope, ...], span: Span | None) -> None:
+        """Nodes made from now on carry this scope and span."""
+        self._scope, self._span = scope, span
 
     def emit(self, op: Op, *operands: Value) -> tuple[Value, ...]:
         """Adds one application. Raises OpError when the op rejects the operand types."""
         if op.arity is not None and op.arity != len(operands):
             raise OpError(f"{op.name} takes {op.arity} operands and got {len(operands)}")
-        types = op.infer(*(self.type_of(v) for v in operands))
+        types = op.typed(*(self.type_of(v) for v in operands))
         node = Node(len(self.nodes), op, operands, types, self._scope, self._span)
         self.nodes.append(node)
         return node.values
@@ -250,9 +272,11 @@ class GraphBuilder:
         kept: list[Node] = []
         for node in self.nodes:
             if node.id in live:
-                ids[node.id] = len(kept)
-                operands = tuple(Value(ids[v.node], v.result) for v in node.operands)
-                kept.append(Node(len(kept), node.op, operands, node.types, node.scope, node.span))
+                at = ids[node.id] = len(kept)
+                if any(ids[v.node] != v.node for v in node.operands) or at != node.id:
+                    operands = tuple(Value(ids[v.node], v.result) for v in node.operands)
+                    node = Node(at, node.op, operands, node.types, node.scope, node.span)
+                kept.append(node)
         renamed = [(n, Value(ids[v.node], v.result)) for n, v in outputs]
         return Graph(self.name, self.dims, kept, renamed)
 

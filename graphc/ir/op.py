@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
@@ -159,6 +160,16 @@ class Op:
         """Result types. Raises OpError, naming both shapes, when the operands do not fit."""
         raise TypeError(f"{type(self).__name__} has no shape rule")
 
+    def typed(self, *operands: TensorType) -> tuple[TensorType, ...]:
+        """`infer`, whose answer for the operand types asked about last is remembered: passes ask again and again."""
+        last: tuple[Any, Any] | None = self.__dict__.get("_typed")
+        if last is not None and last[0] == operands:
+            result: tuple[TensorType, ...] = last[1]
+            return result
+        types = self.infer(*operands)
+        self.__dict__["_typed"] = (operands, types)
+        return types
+
     def evaluate(self, *operands: Array) -> tuple[Array, ...]:
         """The meaning, in NumPy, on arrays; attributes hold no named dims (see `substitute`)."""
         raise TypeError(f"{type(self).__name__} has no NumPy meaning")
@@ -227,11 +238,15 @@ class Op:
         """Body graphs the op owns."""
         return ()
 
+    def over_bodies(self, amounts: Sequence[DimLike]) -> DimLike:
+        """What an application takes at most, say of arithmetic, from what one run of each body takes."""
+        raise TypeError(f"{type(self).__name__} has no bodies")
+
     def attributes(self) -> dict[str, Any]:
         """Attribute names and values, in field order."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
-    @property
+    @cached_property
     def dim_names(self) -> frozenset[str]:
         """Named dims that attributes depend on; those of body graphs are their own."""
         return frozenset(_names(self.attributes().values()))

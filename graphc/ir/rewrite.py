@@ -23,17 +23,19 @@ class Rewriter(GraphBuilder):
 
     def keep(self, node: Node, operands: tuple[Value, ...]) -> tuple[Value, ...]:
         """The old node on new operands; its shape rule runs only if their types have changed."""
-        pairs = zip(node.operands, operands, strict=True)
-        if any(self.type_of(new) != self.old.type_of(old) for old, new in pairs):
-            return self.emit(node.op, *operands)
-        self.nodes.append(
-            Node(len(self.nodes), node.op, operands, node.types, node.scope, node.span)
-        )
-        return self.nodes[-1].values
+        for old, new in zip(node.operands, operands, strict=True):
+            now, before = self.type_of(new), self.old.type_of(old)
+            if now is not before and now != before:
+                return self.emit(node.op, *operands)
+        at = len(self.nodes)
+        if at != node.id or operands != node.operands:
+            node = Node(at, node.op, operands, node.types, node.scope, node.span)
+        self.nodes.append(node)
+        return node.values
 
     def users_left(self, value: Value) -> int:
         """Uses of an old value in the old graph, as operands and outputs."""
-        return len(self.old.uses(value)) + sum(v == value for _, v in self.old.outputs)
+        return len(self.old.uses(value)) + self.old.output_uses.get(value, 0)
 
 
 def rewrite(graph: Graph, rule: Rule) -> Graph:
@@ -47,14 +49,14 @@ def rewrite(graph: Graph, rule: Rule) -> Graph:
     changed = False
     for node in graph.nodes:
         operands = tuple(r.map[v] for v in node.operands)
-        with r.at(node.scope, node.span):
-            new = rule(r, node, operands)
-            if isinstance(new, Value):
-                new = (new,)
-            if new is None:
-                new = r.keep(node, operands)
-            else:
-                changed = True
+        r.place(node.scope, node.span)
+        new = rule(r, node, operands)
+        if isinstance(new, Value):
+            new = (new,)
+        if new is None:
+            new = r.keep(node, operands)
+        else:
+            changed = True
         r.map.update(zip(node.values, new, strict=True))
     if not changed and graph.live == {node.id for node in graph.nodes}:
         return graph

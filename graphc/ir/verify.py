@@ -66,6 +66,8 @@ def _graph(graph: Graph) -> None:
         _operands(graph, node)
         _types(graph, node)
         for region in node.op.regions:
+            if region.sound:
+                continue
             try:
                 _graph(region)
             except _BrokenError as broken:
@@ -92,6 +94,7 @@ def _graph(graph: Graph) -> None:
         if graph.type_of(after) != state.types[0]:
             detail = f"{state.types[0]} becomes {graph.type_of(after)}"
             raise _BrokenError("state keeps its type", detail, state)
+    graph.sound = True
 
 
 def _operands(graph: Graph, node: Node) -> None:
@@ -107,7 +110,7 @@ def _operands(graph: Graph, node: Node) -> None:
 
 def _types(graph: Graph, node: Node) -> None:
     try:
-        inferred = node.op.infer(*(graph.type_of(v) for v in node.operands))
+        inferred = node.op.typed(*(graph.type_of(v) for v in node.operands))
     except OpError as error:
         raise _BrokenError("operands fit the op", error.message, node) from error
     if inferred != node.types:

@@ -6,6 +6,7 @@ Select a kernel for each fusion, plan memory, pack the weights, emit the distinc
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -69,18 +70,20 @@ def generate(
 
     plan = make_plan(graph, needs, static)
     verify_plan(graph, plan)
-    weights, offsets = weights_of(graph, plan, kernels, parameters)
     functions = functions_of(plan, kernels)
     faults, fault_ids = faults_of(plan)
-    objects = _objects(
-        (print_graph(graph), cpu.name, precision),
-        lambda: compile_objects(
-            _partitions(
-                functions, cpu, lambda: emit_main(graph, plan.calls, functions, fault_ids, offsets)
-            ),
-            cpu,
-        ),
-    )
+    with ThreadPoolExecutor(1) as pool:
+        # NumPy packs the weights while kernels compile; only the main function needs to know where they lie.
+        packed = pool.submit(weights_of, graph, plan, kernels, parameters)
+
+        def main() -> Any:
+            return emit_main(graph, plan.calls, functions, fault_ids, packed.result()[1])
+
+        objects = _objects(
+            (print_graph(graph), cpu.name, precision),
+            lambda: compile_objects(_partitions(functions, cpu, main), cpu),
+        )
+        weights, _ = packed.result()
     symbols = [function.symbol for function in functions]
     spec = spec_of(graph, plan, symbols, weights, faults, cpu.name, cpu.required_features)
     return replace(spec, precision="f32" if note else precision, note=note), objects

@@ -1,13 +1,22 @@
-"""The order of kernel calls: that of the graph, but state is overwritten after its last read."""
+"""The order of kernel calls: that of the graph, but state is overwritten after its last read.
+
+In a graph with state, such as a training step, a call that ends the use of about as much memory as it begins to use
+goes first: a weight is updated as soon as the backward pass is through with it, and what its gradient was made of is
+free. In the order of the graph all updates would come at the end.
+"""
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
 
+from graphc.ir.dim import evaluate
 from graphc.ir.graph import Graph, Node, Value
 from graphc.lowering.aliasing import origin, origin_inside, reads_in_place
 from graphc.ops import Fusion
+
+_TYPICAL = 32  # of a named dim
+_SMALL = 4096  # bytes: scalars and vectors that others wait for
 
 
 def state_order(
@@ -15,8 +24,8 @@ def state_order(
 ) -> tuple[list[Node], frozenset[int]]:
     """The fusions in an order in which state is overwritten after its last read, and the states that need a copy.
 
-    It is the order of the graph but for calls that wait for the readers of a state. A state is staged, written
-    elsewhere and copied at the end, when its writer reads it out of place or a reader depends on the writer.
+    It is the order of the graph but for calls that wait for the readers of a state, or free memory. A state is staged,
+    written elsewhere and copied at the end, when its writer reads it out of place or a reader depends on the writer.
     """
     writers: dict[int, list[int]] = {}  # fusion -> the states whose next values it makes
     staged: set[int] = set()
@@ -40,34 +49,82 @@ def state_order(
             continue
         writers.setdefault(writer.id, []).append(state.id)
         waits[writer.id] |= readers - {writer.id}
+    memory = _Memory(graph, fusions, inside)
     order: list[Node] = []
     done: set[int] = set()
     pending = dict(waits)
-    ready = [id for id, before in pending.items() if not before]
-    heapq.heapify(ready)
     users: dict[int, list[int]] = {id: [] for id in ids}
     for id, before in waits.items():
         for other in before:
             users[other].append(id)
+    ready: list[tuple[bool, int]] = []  # whether it can wait, and who; the first entry counts
+
+    def enter(id: int) -> None:
+        frees = bool(graph.state) and memory.growth(id) <= _SMALL
+        heapq.heappush(ready, (not frees, id))
+
+    for id in sorted(ids):
+        if not pending[id]:
+            enter(id)
     while len(order) < len(fusions):
-        if (
-            not ready
-        ):  # a reader depends on the writer: the first writer that waits for nothing else is staged
+        if not ready:
+            # A reader depends on the writer: the first writer that waits for nothing else is staged.
             id = min(i for i in writers if i not in done and data[i] <= done)
             staged.update(writers[id])
             pending[id] = set()
-            heapq.heappush(ready, id)
-        id = heapq.heappop(ready)
+            enter(id)
+        _, id = heapq.heappop(ready)
         if id in done:
             continue
         done.add(id)
         order.append(graph.node(id))
+        touched = set(memory.ran(id))
         for user in users[id]:
             if user not in done and pending[user]:
                 pending[user] = pending[user] - {id}
-                if not pending[user]:
-                    heapq.heappush(ready, user)
+                touched |= set() if pending[user] else {user}
+        for other in sorted(touched):
+            if other not in done and not pending[other]:
+                enter(other)
     return order, frozenset(staged)
+
+
+class _Memory:
+    """Bytes of the arena that calls begin and end to use, at a typical size of what only the run knows."""
+
+    def __init__(self, graph: Graph, fusions: Sequence[Node], inside: frozenset[int]) -> None:
+        ids = {n.id for n in fusions}
+        sizes = {
+            name: min(bounds.high or _TYPICAL, max(bounds.low, _TYPICAL))
+            for name, bounds in graph.dims.items()
+        }
+        elsewhere = {origin(graph, v) for _, v in graph.outputs}
+        self.size: dict[Value, int] = {}
+        self.readers: dict[Value, set[int]] = {}  # that have not run
+        self.sources: dict[int, set[Value]] = {}
+        for node in fusions:
+            for value, type in zip(node.values, node.types, strict=True):
+                self.size[value] = 0 if value in elsewhere else evaluate(type.nbytes, sizes)
+            sources = {origin_inside(graph, v, inside) for v in node.operands}
+            self.sources[node.id] = {v for v in sources if v.node in ids}
+            for value in self.sources[node.id]:
+                self.readers.setdefault(value, set()).add(node.id)
+        self.results = {n.id: sum(self.size[v] for v in n.values) for n in fusions}
+
+    def growth(self, id: int) -> int:
+        """How much more is in use after a call than before it."""
+        last = (v for v in self.sources[id] if self.readers[v] == {id})
+        return self.results[id] - sum(self.size[v] for v in last)
+
+    def ran(self, id: int) -> list[int]:
+        """Tells that a call has run; returns those that are now the only reader of something."""
+        alone: list[int] = []
+        for value in self.sources[id]:
+            left = self.readers[value]
+            left.discard(id)
+            if len(left) == 1:
+                alone += left
+        return sorted(alone)
 
 
 def _overwrites(graph: Graph, writer: Node, state: Value) -> bool:

@@ -297,7 +297,7 @@ def _widened(body: GraphBuilder, parts: Sequence[Value], type: TensorType) -> Va
 
 
 def _has_regions(node: Node) -> bool:
-    """True for loops, whose carries keep their types."""
+    """True for loops and choices, whose values keep their types."""
     assert isinstance(node.op, Fusion)
     return any(n.op.regions for n in node.op.body.nodes)
 

@@ -41,6 +41,8 @@ def _replay(graph: Graph, plan: Plan, env: dict[str, int]) -> None:
         return start, end
 
     def claim(start: int, end: int, value: Value) -> None:
+        if start == end:  # an empty value takes no place and loses nothing
+            return
         for other in [o for o in written if o[0] < end and start < o[1]]:
             del written[other]
         written[start, end] = value
@@ -50,7 +52,10 @@ def _replay(graph: Graph, plan: Plan, env: dict[str, int]) -> None:
             start = evaluate(call.scratch.offset, env)
             claim(start, start + 1, Value(-1))
         for source, place in zip(call.sources, call.operands, strict=True):
-            lost = place.space == "arena" and written.get(span(place, source)) != source
+            lost = False
+            if place.space == "arena":
+                start, end = span(place, source)
+                lost = start < end and written.get((start, end)) != source
             lost |= place.space == "input" and buffers[place.index] != source
             if lost:
                 raise PlanError(f"node {call.node.id} reads {source}, which is overwritten by then")

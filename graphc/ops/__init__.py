@@ -35,6 +35,7 @@ from graphc.ops.binary import (
     Subtract,
     Xor,
 )
+from graphc.ops.cond import Cond
 from graphc.ops.conv import ConvGeneral, ConvWeightGradient
 from graphc.ops.dot import DotGeneral
 from graphc.ops.index import (
@@ -112,7 +113,7 @@ _CLASSES: tuple[type[Op], ...] = (
     *(DotGeneral, ConvGeneral, ConvWeightGradient, WindowSum, MaxPool, AvgPool),
     *(Softmax, LogSoftmax, LayerNorm, RmsNorm, BatchNorm, Variance, GroupNorm, Attention, Resize),
     *(CrossEntropy, LogisticLoss, BinaryCrossEntropy),
-    *(Fusion, Scan),
+    *(Fusion, Scan, Cond),
 )
 OPS: dict[str, type[Op]] = {cls.name: cls for cls in _CLASSES}
 
@@ -132,6 +133,7 @@ __all__ = [
     "Ceil",
     "Compare",
     "Concatenate",
+    "Cond",
     "Constant",
     "ConvGeneral",
     "ConvWeightGradient",

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from graphc.ir.dim import Bounds, names_of
+from graphc.ir.dim import Bounds, DimLike, names_of
 from graphc.ir.graph import Graph, GraphBuilder, Node, Value
+from graphc.ir.op import Pattern
 from graphc.ops.source import Input
 
 Labelled = Sequence[tuple[str, Value]]
+
+AGAIN = (Pattern.ELEMENTWISE, Pattern.INDEX, Pattern.SOURCE)
+"""Patterns of what the gradient of a body computes again instead of reading it."""
 
 
 def extract(
@@ -82,6 +86,15 @@ def inline(b: GraphBuilder, body: Graph, operands: Sequence[Value]) -> tuple[Val
     return tuple(done[v] for _, v in body.outputs)
 
 
+def flops_of(body: Graph) -> DimLike:
+    """Arithmetic operations of one run of a body."""
+    total: DimLike = 0
+    for node in body.nodes:
+        types = [body.type_of(v) for v in node.operands]
+        total = total + node.op.flops(types, node.types)
+    return total
+
+
 def fresh(base: str, taken: Iterable[str]) -> str:
     """A label that is not taken: `x`, then `x_2`."""
     names, count, label = set(taken), 2, base
@@ -90,4 +103,4 @@ def fresh(base: str, taken: Iterable[str]) -> str:
     return label
 
 
-__all__ = ["close", "depending", "extract", "fresh", "inline", "needed_nodes"]
+__all__ = ["close", "depending", "extract", "flops_of", "fresh", "inline", "needed_nodes"]

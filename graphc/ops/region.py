@@ -11,6 +11,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.interpret import run
 from graphc.ir.op import Array, Op, OpError, Pattern
 from graphc.ir.types import TensorType
+from graphc.ops.bodies import flops_of
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,11 @@ class Fusion(Op):
 
     def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> DimLike:
         """The sum over the body."""
-        total: DimLike = 0
-        for node in self.body.nodes:
-            types = [self.body.type_of(v) for v in node.operands]
-            total = total + node.op.flops(types, node.types)
-        return total
+        return flops_of(self.body)
+
+    def over_bodies(self, amounts: Sequence[DimLike]) -> DimLike:
+        """The body's."""
+        return amounts[0]
 
     @property
     def regions(self) -> tuple[Graph, ...]:

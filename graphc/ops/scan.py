@@ -18,6 +18,7 @@ from graphc.ir.interpret import run
 from graphc.ir.op import Array, Op, OpError, Pattern
 from graphc.ir.pullback import Pullback
 from graphc.ir.types import TensorType
+from graphc.ops.bodies import flops_of
 from graphc.ops.errors import plural
 from graphc.ops.scan_gradient import scan_gradient
 
@@ -135,11 +136,11 @@ class Scan(Op):
 
     def flops(self, operands: Sequence[TensorType], results: Sequence[TensorType]) -> DimLike:
         """Those of the body, once a step."""
-        total: DimLike = 0
-        for node in self.body.nodes:
-            types = [self.body.type_of(v) for v in node.operands]
-            total = total + node.op.flops(types, node.types)
-        return total * self.length
+        return self.over_bodies([flops_of(self.body)])
+
+    def over_bodies(self, amounts: Sequence[DimLike]) -> DimLike:
+        """As many times as there are steps."""
+        return amounts[0] * self.length
 
     def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
         """A scan the other way round over what the steps saved."""

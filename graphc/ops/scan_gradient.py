@@ -17,12 +17,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from graphc.ir.graph import Graph, GraphBuilder, Value
-from graphc.ir.op import Pattern
 from graphc.ir.pullback import Pullback
 from graphc.ir.types import TensorType
 from graphc.ops import arith
 from graphc.ops.binary import Add
-from graphc.ops.bodies import depending, extract, fresh
+from graphc.ops.bodies import AGAIN, depending, extract, fresh
 from graphc.ops.dot import DotGeneral
 from graphc.ops.reduce import ReduceSum
 from graphc.ops.reshape import Reshape
@@ -32,9 +31,6 @@ from graphc.ops.unary import Negate
 
 if TYPE_CHECKING:
     from graphc.ops.scan import Scan
-
-_AGAIN = (Pattern.ELEMENTWISE, Pattern.INDEX, Pattern.SOURCE)
-"""Patterns of what a backward step computes again instead of reading it."""
 
 
 def scan_gradient(op: Scan, p: Pullback) -> tuple[Value | None, ...]:
@@ -259,7 +255,7 @@ class _Backward:
             node = self.work.node_of(v)
             if node.id < self.first and isinstance(node.op, Input):
                 read.add(v)
-            elif node.id in steps and (v in stacked or node.op.pattern not in _AGAIN):
+            elif node.id in steps and (v in stacked or node.op.pattern not in AGAIN):
                 saved.append(v)
             else:
                 stack += reversed(node.operands)

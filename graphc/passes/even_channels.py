@@ -1,7 +1,7 @@
 """Convolutions over an odd number of channels get one more, of zeros, in input and weight.
 
-Tiles of bfloat16 hold channels in pairs (`lowering/cpu/families/tile/amx.py`). The zeros are stored with the border that
-`halo` has made, by whoever makes the input.
+Tiles of bfloat16 hold channels in pairs (`lowering/cpu/families/tile/amx.py`). The zeros are stored with the
+border that `halo` has made, by whoever makes the input.
 """
 
 from __future__ import annotations

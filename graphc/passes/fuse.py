@@ -26,7 +26,8 @@ from dataclasses import dataclass, replace
 from graphc.ir.dim import names_of
 from graphc.ir.graph import Graph, GraphBuilder, Node, Value
 from graphc.ir.op import Op, Pattern
-from graphc.ops import BroadcastInDim, Fusion, Input, Scan, Transpose
+from graphc.ops import BroadcastInDim, Cond, Fusion, Input, Scan, Transpose
+from graphc.passes.captures import apart
 from graphc.passes.static import open_ended
 
 MAX_MEMBERS = 64  # keeps kernels readable and their compile time bounded
@@ -35,7 +36,6 @@ MAX_STATIC_ELEMENTS = (
 )  # a literal-only tensor above this is computed at run time instead of stored
 _ROOTED = (Pattern.CONTRACT, Pattern.WINDOW, Pattern.REDUCE, Pattern.COMPOSITE)
 _READS_ONCE = (Pattern.REDUCE, Pattern.COMPOSITE)
-_PACKED = (Pattern.CONTRACT, Pattern.WINDOW, Pattern.REGION)
 
 
 def static_nodes(graph: Graph) -> frozenset[int]:
@@ -78,7 +78,7 @@ class _Group:
 
 
 class _Fuser:
-    """Makes the kernels of a graph, or of a loop's body, where nothing is static and the first outputs are carries."""
+    """Makes the kernels of a graph, or of a body: nothing is static in it, its first outputs are carries."""
 
     def __init__(self, graph: Graph, carries: int | None = None) -> None:
         self.graph, self.carries = graph, carries
@@ -322,12 +322,15 @@ class _Fuser:
         done.update(zip(end.values, new, strict=True))
 
     def _emit_region(self, b: GraphBuilder, node: Node, done: dict[Value, Value]) -> None:
-        """A loop is a kernel whose body is the loop, made of kernels. Each operand is an input of its own."""
+        """A loop or choice is a kernel of its own, its bodies made of kernels. Each operand is an input of its own."""
         op, operands = node.op, list(node.operands)
         if isinstance(op, Scan):
-            fuser = _Fuser(op.body, op.carries)
-            fuser.grow()
-            op, operands = _apart(op, fuser.emit(), operands)
+            loop = _body(op.body, op.carries)
+            (loop,), operands = apart([loop], operands, op.sequences + op.carries)
+            op = replace(op, body=loop)
+        elif isinstance(op, Cond):
+            bodies, captures = apart([_body(body) for body in op.regions], operands[1:])
+            op, operands = Cond(*bodies), [operands[0], *captures]
         body = GraphBuilder(op.name, self.graph.dims)
         types = [self.graph.type_of(v) for v in operands]
         inputs = [body(Input(f"arg{i}", t.dtype, t.shape)) for i, t in enumerate(types)]
@@ -386,32 +389,11 @@ def used_dims(b: GraphBuilder) -> set[str]:
     return names
 
 
-def _apart(op: Scan, body: Graph, operands: Sequence[Value]) -> tuple[Scan, list[Value]]:
-    """A loop in which each kernel that multiplies by a capture has a capture of its own, to be packed its own way."""
-    captures = {n.values[0]: i for i, n in enumerate(body.inputs)}
-    captures = {v: i for v, i in captures.items() if i >= op.sequences + op.carries}
-    heavy = {n.id for n in body.nodes if any(_multiplies(region) for region in n.op.regions)}
-    taken = {v for n in body.nodes if n.id not in heavy for v in n.operands}
-    b = GraphBuilder(body.name, body.dims)
-    done: dict[Value, Value] = {}
-    given = list(operands)
-    for node in body.nodes:
-        reads = [done[v] for v in node.operands]
-        for slot, value in enumerate(node.operands):
-            if node.id in heavy and value in captures:
-                if value in taken:
-                    t = body.type_of(value)
-                    reads[slot] = b(Input(f"capture{len(given)}", t.dtype, t.shape))
-                    given.append(operands[captures[value]])
-                taken.add(value)
-        with b.at(node.scope, node.span):
-            done.update(zip(node.values, b.emit(node.op, *reads), strict=True))
-    new = b.build([(label, done[v]) for label, v in body.outputs])
-    return replace(op, body=new), given
-
-
-def _multiplies(body: Graph) -> bool:
-    return any(n.op.pattern in _PACKED for n in body.nodes)
+def _body(body: Graph, carries: int = 0) -> Graph:
+    """A body made of kernels."""
+    fuser = _Fuser(body, carries)
+    fuser.grow()
+    return fuser.emit()
 
 
 def fuse(graph: Graph) -> Graph:

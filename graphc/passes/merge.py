@@ -7,7 +7,7 @@ should is said by a pass: see `columns.py` and `updates.py`.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from graphc.ir.graph import Graph, GraphBuilder, Node, Value
 from graphc.ops import Fusion, Input
@@ -23,6 +23,11 @@ class Merger:
         self.joined = False
         self.group: dict[int, int] = {n.id: n.id for n in graph.nodes}
         self.members: dict[int, list[Node]] = {n.id: [n] for n in graph.nodes}
+        self._before = {n.id: {v.node for v in n.operands} for n in graph.nodes}
+        self._after: dict[int, set[int]] = {n.id: set() for n in graph.nodes}
+        for id, before in self._before.items():
+            for other in before:
+                self._after[other].add(id)
 
     def lead(self, members: Sequence[Node]) -> Node:
         """The one of a group that the kernel is named after: the last."""
@@ -39,6 +44,11 @@ class Merger:
         self.members[keep] = sorted(self.members[keep] + self.members.pop(gone), key=lambda n: n.id)
         for node in self.members[keep]:
             self.group[node.id] = keep
+        for there, back in ((self._before, self._after), (self._after, self._before)):
+            for other in there[gone]:
+                back[other] = back[other] - {gone} | {keep}
+            there[keep] = (there[keep] | there.pop(gone)) - {keep, gone}
+            back[keep].discard(keep)
         self.joined = True
         return True
 
@@ -47,21 +57,16 @@ class Merger:
 
     def _apart(self, pair: set[int]) -> bool:
         """Whether a path leaves the pair and comes back."""
-        stack = [g for group in pair for g in self._after(group) if g not in pair]
+        stack = [g for group in pair for g in self._after[group] if g not in pair]
         seen = set(stack)
         while stack:
-            for group in self._after(stack.pop()):
-                if group in pair:
-                    return True
-                if group not in seen:
-                    seen.add(group)
-                    stack.append(group)
+            after = self._after[stack.pop()]
+            if not after.isdisjoint(pair):
+                return True
+            new = after - seen
+            seen |= new
+            stack += new
         return False
-
-    def _after(self, group: int) -> Iterable[int]:
-        for node in self.members[group]:
-            for user, _ in self.graph.users(node):
-                yield self.group[user.id]
 
     # Writing the graph
 

@@ -17,6 +17,7 @@ from graphc.ir.verify import verify
 from graphc.ops import Attention, LayerNorm, LogSoftmax, Softmax
 from graphc.passes.batch_norm import fold_batch_norm
 from graphc.passes.bodies import everywhere
+from graphc.passes.branches import join, settle
 from graphc.passes.canonicalise import canonicalise
 from graphc.passes.columns import merge_columns
 from graphc.passes.constants import fold_constants
@@ -93,11 +94,12 @@ def passes(keep: Keep = row_kernels, *, tiles: bool = False) -> tuple[Pass, ...]
         return keep(op, operands) and not (tiles and op.strided_operands)
 
     whole = (
-        Pass("merge-loops", merge),
+        Pass("merge-loops", lambda graph: join(merge(graph))),
         Pass("canonicalise", canonicalise),
         Pass("fold-batch-norm", fold_batch_norm),
         Pass("fold-constants", fold_constants),
         Pass("simplify", simplify),
+        Pass("branches", settle),
         Pass("cse", eliminate_common_subexpressions),
         Pass("dead-code", remove_dead_code),
         Pass("loops", lighten),
@@ -108,6 +110,7 @@ def passes(keep: Keep = row_kernels, *, tiles: bool = False) -> tuple[Pass, ...]
         Pass("fill-holes", fill_holes),
         Pass("halo", make_halos),
         *([Pass("even-channels", even_channels)] if tiles else []),
+        Pass("late-branches", settle),
         Pass("late-loops", lighten),
     )
     kernels = (Pass("fuse", fuse), Pass("columns", merge_columns), Pass("updates", merge_updates))

@@ -407,6 +407,15 @@ class Emit(Node):
 
 
 @dataclass(frozen=True)
+class Cond(Node):
+    """``cond test { ... } else { ... }``: the choice that is made at run time; `orelse` may be the next ``cond``."""
+
+    test: Expr
+    body: Body
+    orelse: Body | Cond | None
+
+
+@dataclass(frozen=True)
 class Checkpoint(Node):
     """``checkpoint { ... }``: recompute the body in the backward pass instead of keeping it."""
 
@@ -585,6 +594,7 @@ Statement = (
     | Return
     | Scan
     | Emit
+    | Cond
     | Checkpoint
     | Loss
     | Metric

@@ -31,7 +31,7 @@ from graphc.syntax.words import FOREIGN_LITERALS, RESERVED, TYPE_ALIASES
 _NESTING_RULES = frozenset((
     "unary", "binary", "compare", "logical", "conditional", "call", "attribute", "subscript",
     "list", "tuple", "group", "chain", "subchain", "application", "target_group", "tuple_target",
-    "body",
+    "body", "cond",
 ))
 # fmt: on
 
@@ -292,6 +292,10 @@ class Builder:
 
     def _rule_emit(self, span: Span, children: list[Any]) -> ast.Emit:
         return ast.Emit(span, tuple(map(self._name, children)))
+
+    def _rule_cond(self, span: Span, children: list[Any]) -> ast.Cond:
+        test, body, *rest = children
+        return ast.Cond(span, test, body, rest[0] if rest else None)
 
     def _rule_checkpoint(self, span: Span, children: list[Any]) -> ast.Checkpoint:
         return ast.Checkpoint(span, children[0])

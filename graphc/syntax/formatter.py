@@ -24,7 +24,7 @@ INDENT = 4
 """Columns of one level of indentation."""
 
 _DEFINITIONS = (ast.Model, ast.Block, ast.Train)
-_WITH_BODY = (*_DEFINITIONS, ast.If, ast.For, ast.Scan, ast.Checkpoint)
+_WITH_BODY = (*_DEFINITIONS, ast.If, ast.For, ast.Scan, ast.Cond, ast.Checkpoint)
 
 
 def format_source(source: Source) -> str:
@@ -187,6 +187,18 @@ class _Formatter:
         if node.reverse:
             head.append(" reversed")
         return self._headed(tuple(head), node.body, node.span.start, indent)
+
+    def _cond(self, node: ast.Cond, indent: int) -> list[str]:
+        head = ("cond ", Indent(self._layout.expr(node.test, CONDITIONAL)))
+        lines = self._headed(head, node.body, node.span.start, indent)
+        if node.orelse is not None:
+            if isinstance(node.orelse, ast.Cond):
+                first, *rest = self._cond(node.orelse, indent)
+            else:
+                first, *rest = self._body(node.orelse, node.body.span.end, indent)
+            lines[-1] += " else " + first
+            lines += rest
+        return lines
 
     def _checkpoint(self, node: ast.Checkpoint, indent: int) -> list[str]:
         return self._headed("checkpoint", node.body, node.span.start, indent)

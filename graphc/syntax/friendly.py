@@ -153,6 +153,28 @@ def _misplaced(place: Place) -> Diagnostic | None:
 # ---- Bodies -------------------------------------------------------------------------------------
 
 
+def _choice(place: Place) -> Diagnostic | None:
+    """`if` and `cond` mixed up, or a choice where a value belongs."""
+    closed = place.word_at(-2) == "}" and place.word_at(-1) == "else"
+    if closed and place.word in ("if", "cond"):
+        other = {"if": "cond", "cond": "if"}[place.word]
+        return place.error(
+            "E0125",
+            f"after `else` there is a body, or another `{other}`",
+            "",
+            "a choice is made while the graph is built (`if`) or when it runs (`cond`)",
+        )
+    if place.word_at(-1) == "cond" and place.index - place.begin > 1 and not closed:
+        return place.error(
+            "E0121",
+            "`cond` is a statement and has no value",
+            "",
+            "bind a name in both of its bodies: `cond p { y = a } else { y = b }`",
+            step=-1,
+        )
+    return None
+
+
 def _body(place: Place) -> Diagnostic | None:
     if "LBRACE" not in place.expected or place.first not in HEADS:
         return None
@@ -209,7 +231,7 @@ def _equals(place: Place) -> Diagnostic | None:
         return None
     before = place.before
     name = place.word_at(-1)
-    if place.first in ("if", "assert") or (place.first == "else" and "if" in before):
+    if place.first in ("if", "cond", "assert") or (place.first == "else" and "if" in before):
         return place.error("E0117", "`=` binds a name; equality is `==`", "expected `==`")
     if place.first in ("input", "param", "shared") and len(before) == 2:
         what = "layer" if place.first == "shared" else "type"
@@ -357,6 +379,7 @@ _RULES: tuple[_Rule, ...] = (
     _number,
     _keyword_as_name,
     _misplaced,
+    _choice,
     _body,
     _colon,
     _equals,

@@ -8,7 +8,7 @@ DEFINITIONS = ("model", "block", "train", "from")
 
 STATEMENTS = (
     "input", "output", "shared", "param", "if", "for", "assert", "return", "scan", "emit",
-    "checkpoint",
+    "cond", "checkpoint",
 )
 """Words that begin a statement of a model or block."""
 
@@ -17,7 +17,7 @@ TRAIN_STATEMENTS = (
 )
 """Words that begin a statement of a train block and nothing elsewhere."""
 
-HEADS = ("model", "block", "train", "if", "else", "for", "scan", "checkpoint")
+HEADS = ("model", "block", "train", "if", "else", "for", "scan", "cond", "checkpoint")
 """Words that begin something with a body in braces."""
 
 RESERVED = frozenset((
@@ -77,6 +77,7 @@ FOREIGN_WORDS = {
     "const": _BIND,
     "import": 'write `from "file.nn" import Name`',
     "elif": "write `else if`",
+    "switch": "write `if`, `else if`, `else`, or `cond` for a choice at run time",
     "while": "write `for` with a range, or `scan` for a loop at run time",
     "yield": "a step of a scan hands out values with `emit`",
     "raise": 'a check is written `assert condition, "message"`',

@@ -18,7 +18,9 @@ from graphc.diagram.dot import DiagramError, Failure, draw
 from graphc.diagram.render import render
 from graphc.ir.graph import Graph, GraphBuilder, Scope
 from graphc.ops import Add, DotGeneral, Tanh, arith
+from graphc.passes import pipeline
 from tests.diagram.models import SOURCE, N, Net, is_layer, lenet, resnet
+from tests.frontend.helpers import load
 
 
 def nodes(dot: str) -> list[str]:
@@ -220,3 +222,33 @@ def test_gradients_have_a_colour_of_their_own() -> None:
     assert opened.count(style.BACKWARD_STROKE) == 1
     assert closed.count(style.BACKWARD.fill) == 1
     assert style.BACKWARD_STROKE not in pictured(forward, depth=2)
+
+
+CHOICE = """model M {
+    input x: f32[T, N, 4]
+    scan x_t in x with h = zeros([N, 4]) {
+        h = x_t + h -> cell: Linear(4)
+    }
+    cond mean(x) > 0 {
+        y = h.last -> deep: Linear(4) -> ReLU
+    } else {
+        y = sin(h.last)
+    }
+    output y
+}
+"""
+
+
+@pytest.mark.parametrize("after", [None, "fuse"])
+def test_loops_and_choices_show_what_is_in_them(after: str | None) -> None:
+    graph = load(CHOICE).graph
+    if after is not None:
+        graph, _ = pipeline.run(graph, until=after)
+    lines = [line.partition("label=<")[2] for line in draw(graph).splitlines()]
+    shown = [" ".join(re.sub(r"<[^>]*>", " ", line).split()) for line in lines]
+    (loop,) = [face for face in shown if face.startswith("scan ")]
+    assert "cell: Linear" in loop
+    (choice,) = [face for face in shown if face.startswith("cond ")]
+    first, _, second = choice.removeprefix("cond true ").partition(" false ")
+    assert "deep: Linear" in first and "ReLU relu" in first
+    assert second.startswith("sine ")

@@ -12,6 +12,7 @@ from graphc.diagram.summary import summarise
 from graphc.ir.dim import Bounds, Dim
 from graphc.ops import Add, Attention, BroadcastInDim, Tanh
 from tests.diagram.models import N, Net, lenet, resnet
+from tests.frontend.helpers import load
 
 
 def test_lenet_counts_are_the_known_ones() -> None:
@@ -98,3 +99,24 @@ def test_names_are_not_markup() -> None:
     s = summarise(net.b.build([("y", y)]))
     assert "[red]x[/]: Tanh[bold]" in str(s)
     assert table.render(s) is not None
+
+
+def test_a_loop_counts_for_each_step_and_a_choice_for_its_larger_branch() -> None:
+    text = """model M {
+        input x: f32[T, N, 4]
+        scan x_t in x with h = zeros([N, 4]) {
+            h = x_t + h -> cell: Linear(4)
+        }
+        cond mean(x) > 0 {
+            y = h.last -> deep: Linear(8) -> back: Linear(4)
+        } else {
+            y = h.last -> short: Linear(4)
+        }
+        output y
+    }
+    """
+    s = summarise(load(text).graph, dims={"T": 5, "N": 2})
+    assert s.parameters == 20 + 40 + 36 + 20
+    assert s.macs == 5 * 2 * 16 + 2 * (32 + 32)
+    flops = 5 * 2 * (32 + 4 + 4) + 2 * (64 + 8 + 64 + 4)  # products, biases; x_t + h
+    assert s.flops == flops + 5 * 2 * 4 + 1 + 1  # and the mean, its division, the comparison

@@ -199,6 +199,7 @@ PIECES = [
     "output ",
     "param w: f32[D] = ones()\n",
     "scan ",
+    "cond ",
     "N + 1",
     "[x]",
     "(x,)",

@@ -18,6 +18,7 @@ from graphc.ir.dim import (
     proves_ge,
     proves_ne,
     substitute,
+    upper,
 )
 
 N, T, H = (Dim.symbol(n) for n in "NTH")
@@ -113,6 +114,17 @@ def test_products_and_names() -> None:
     assert product([2, N, 3]) == 6 * N
     assert names_of(5) == ()
     assert names_of((N + T) // H) == ("H", "N", "T")
+
+
+@given(expressions(), expressions(), ENVS)
+def test_an_upper_bound_is_one(a: str, b: str, env: dict[str, int]) -> None:
+    x, y = (eval(text, {}, dict(NAMES)) for text in (a, b))
+    assume(isinstance(x, int) == isinstance(y, int))
+    assert upper(x, x) == x
+    if isinstance(x, int):
+        assert upper(x, y) == max(x, y)
+    elif "//" not in a + b and "%" not in a + b:  # what is rounded may be negative
+        assert evaluate(upper(x, y), env) >= max(evaluate(x, env), evaluate(y, env))
 
 
 def test_division_by_zero() -> None:

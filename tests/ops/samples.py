@@ -435,6 +435,27 @@ def _scan(rng: Rng) -> Sample:
     return op, [array(rng, DType.F32, shape) for shape in operands]
 
 
+def _cond(rng: Rng) -> Sample:
+    """Two bodies over the same captures, which read some of them; a result that is a capture, one that is constant."""
+    n, d = _int(rng, 0, 3), _int(rng, 1, 3)
+    shapes = {"x": (n, d), "w": (d, d), "g": (d,), "s": ()}
+    bodies = []
+    for side in range(2):
+        b = GraphBuilder(f"branch{side}")
+        x, w, g, s = (b(o.Input(k, DType.F32, shape)) for k, shape in shapes.items())
+        m = b(o.Input("m", DType.BOOL, (d,)))
+        y = functional.matmul(b, x, w) if rng.random() < 0.6 else functional.multiply(b, x, s)
+        y = b(o.Tanh(), functional.add(b, y, g)) if rng.random() < 0.7 else y
+        v = [g, b(o.Sine(), g), functional.sum(b, y, 0), b(o.BroadcastInDim((d,), ()), s)]
+        v.append(b(o.Select(), m, *v[1:3]))
+        one = b(o.Constant.of(np.float32(1.5)))
+        outputs = [("y", y), ("v", v[_int(rng, 0, 4)]), ("c", one if rng.random() < 0.5 else s)]
+        bodies.append(b.build(outputs))
+    arrays = [array(rng, DType.F32, shape) for shape in shapes.values()]
+    predicate = np.asarray(rng.random() < 0.5)
+    return o.Cond(*bodies), [predicate, *arrays, array(rng, DType.BOOL, (d,))]
+
+
 def retyped(op: Op, dtype: DType) -> Op:
     """An op whose bodies compute in another element type; any op without bodies as it is."""
     changes: dict[str, object] = {}
@@ -503,4 +524,5 @@ SAMPLES: dict[str, Callable[[Rng], Sample]] = {
     "resize": _resize,
     "fusion": _fusion,
     "scan": _scan,
+    "cond": _cond,
 }

@@ -8,7 +8,7 @@ import pytest
 from graphc import ops as o
 from graphc.ir.dim import Dim
 from graphc.ir.dtype import DType
-from graphc.ir.graph import GraphBuilder
+from graphc.ir.graph import Graph, GraphBuilder
 from graphc.ir.op import OpError
 from graphc.ir.types import TensorType
 from graphc.ops import functional as f
@@ -41,6 +41,50 @@ def test_a_fusion_wants_its_bodys_types() -> None:
         fusion().infer(X)
     with pytest.raises(OpError, match=r"takes f32\[N, 4\] as operand 1 and got f32\[N, 5\]"):
         fusion().infer(X, X.with_shape((N, 5)))
+
+
+def cond() -> o.Cond:
+    """`exp(x) + s` or `x`, and a number."""
+    bodies = []
+    for side in range(2):
+        b = GraphBuilder("cond")
+        x, s = (b(o.Input(n, X.dtype, t)) for n, t in (("x", X.shape), ("s", ())))
+        y = x if side else f.add(b, b(o.Exp(), x), s)
+        bodies.append(b.build([("y", y), ("k", b(o.Constant.of(np.float32(side))))]))
+    return o.Cond(*bodies)
+
+
+def test_a_cond_is_the_body_that_the_predicate_says() -> None:
+    op, bit, number = cond(), TensorType(DType.BOOL, ()), TensorType(DType.F32, ())
+    assert [str(t) for t in op.infer(bit, X, number)] == ["f32[N, 4]", "f32[]"]
+    x, s = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32), np.float32(2)
+    fixed = op.substitute({"N": 3})
+    y, k = fixed.evaluate(np.array(True), x, np.asarray(s))
+    np.testing.assert_allclose(y, np.exp(x) + 2, rtol=1e-6)
+    assert k == 0
+    y, k = fixed.evaluate(np.array(False), x, np.asarray(s))
+    assert (y == x).all() and y is not x and k == 1
+    assert op.flops([bit, X, number], ()) == N * 8
+    assert op.regions == (op.on_true, op.on_false)
+
+
+def test_a_cond_wants_one_bool_its_captures_and_equal_results() -> None:
+    op, bit, number = cond(), TensorType(DType.BOOL, ()), TensorType(DType.F32, ())
+    for wrong in (X, number, bit.with_shape((1,))):
+        with pytest.raises(OpError, match=r"chooses by a bool\[\]") as caught:
+            op.infer(wrong, X, number)
+        assert (caught.value.code, caught.value.operand) == ("E0805", 0)
+    with pytest.raises(OpError, match="takes a predicate"):
+        op.infer()
+    with pytest.raises(OpError, match="takes 2 captures and got 1"):
+        op.infer(bit, X)
+    with pytest.raises(OpError, match=r"`s` of cond is f32\[\] and gets f32\[N, 4\]"):
+        op.infer(bit, X, X)
+    yes = op.on_true
+    less = Graph(yes.name, yes.dims, yes.nodes, yes.outputs[:1])
+    with pytest.raises(OpError, match=r"give f32\[N, 4\] and f32\[N, 4\], f32\[\]") as caught:
+        o.Cond(less, op.on_false).infer(bit, X, number)
+    assert caught.value.code == "E0806"
 
 
 def test_constants_compare_by_bits_and_are_read_only() -> None:

@@ -18,6 +18,7 @@ from graphc.ir.verify import verify
 from graphc.ops import OPS
 from graphc.passes.batch_norm import fold_batch_norm
 from graphc.passes.bodies import everywhere
+from graphc.passes.branches import settle
 from graphc.passes.canonicalise import canonicalise
 from graphc.passes.constants import fold_constants
 from graphc.passes.cse import eliminate_common_subexpressions
@@ -37,6 +38,7 @@ from tests.golden import check_golden
 CASES = Path(__file__).parent / "cases"
 LINE = "-" * 40 + "\n"
 PASSES: dict[str, Callable[[Graph], Graph]] = {
+    "branches": everywhere(settle),
     "canonicalise": canonicalise,
     "channels_last": channels_last,
     "cse": eliminate_common_subexpressions,

@@ -139,6 +139,9 @@ def _compound(statements: st.SearchStrategy[Tokens]) -> st.SearchStrategy[Tokens
         _flatten("if", tests, body, "else", "if", tests, body, "else", body),
         _flatten("for", "i", ",", "(", "a", ",", "b", ")", "in", tests, body),
         _flatten("scan", "a", "in", tests, "with", "b", "=", tests, "reversed", body),
+        _flatten("cond", tests, body),
+        _flatten("cond", tests, body, "else", body),
+        _flatten("cond", tests, body, "else", "cond", tests, body, "else", body),
         _flatten("checkpoint", body),
     )
 

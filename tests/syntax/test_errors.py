@@ -94,6 +94,11 @@ def test_operators_nest_only_so_deep(expression: str) -> None:
     assert codes_of(f"model A {{ x = {expression} }}") == ["E0104"]
 
 
+def test_a_chain_of_choices_is_nesting() -> None:
+    chain = "cond a { }" + " else cond a { }" * 1000
+    assert codes_of(f"model A {{ {chain} }}") == ["E0104"]
+
+
 def test_what_is_long_but_not_deep_is_fine() -> None:
     chain = "x" + " -> relu" * 1000
     branches = "if a { }" + " else if a { }" * 1000

@@ -99,6 +99,10 @@ CASES = {
         "if a {\n    x = 1\n} else if b {} else {\n    # c\n}\n"
         "for i, (a, b) in c {\n    x = 1\n\n    y = 2\n}",
     ),
+    "choices at run time": (
+        "cond a>b{x=1}else cond(any(m)){}else{# no\nx=2\n}\ncond c{}",
+        "cond a > b {\n    x = 1\n} else cond any(m) {} else {  # no\n    x = 2\n}\ncond c {}",
+    ),
     "several values": (
         "return (a),b\n",
         "return a, b",

@@ -149,13 +149,16 @@ def test_statements() -> None:
     for i, (w, n) in enumerate([(64, 3)]) { }
     assert D % heads == 0, "no"
     scan x_t in x, m_t in mask with h = zeros([N]), c = h reversed { emit h, c }
+    cond a { } else cond b { x = 1 } else { }
     checkpoint { }
     output logits
     output p, q = a -> softmax(dim=-1), b
     return h.stacked, h.last"""
     )
     kinds = " ".join(type(statement).__name__ for statement in statements)
-    assert kinds == ("Input Shared Param Assign If For Assert Scan Checkpoint Output Output Return")
+    assert kinds == (
+        "Input Shared Param Assign If For Assert Scan Cond Checkpoint Output Output Return"
+    )
     tokens, scan, choice = statements[0], statements[7], statements[4]
     assert isinstance(tokens, ast.Input)
     assert isinstance(tokens.type.dims[1], ast.Dim)
@@ -166,6 +169,10 @@ def test_statements() -> None:
     assert isinstance(choice, ast.If)
     assert len(choice.branches) == 2
     assert choice.orelse is not None
+    cond = statements[8]
+    assert isinstance(cond, ast.Cond)
+    assert isinstance(cond.orelse, ast.Cond)
+    assert isinstance(cond.orelse.orelse, ast.Body)
 
 
 def test_definitions_and_imports() -> None:

@@ -148,6 +148,9 @@ GRAPHC_API int graphc_threads(const graphc_model *model);
 /* What went wrong in the calling thread's last call that failed; "" when none did. Valid until its next one. */
 GRAPHC_API const char *graphc_error(void);
 
+/* For graphc's own Python package: its way into this module (python.c). Nothing for others to call. */
+GRAPHC_API const void *graphc_python(void);
+
 /* Ends the worker threads and unmaps the weights. NULL is allowed. */
 GRAPHC_API void graphc_close(graphc_model *model);
 

@@ -9,8 +9,15 @@
 #include <string.h>
 #include <time.h>
 
-enum { LANES = 16, CHAINS = 12, ROUNDS = 5, STEPS = 4000000, BYTES = 96 << 20 };
-typedef float vec __attribute__((vector_size(LANES * sizeof(float)), aligned(64)));
+#if defined __AVX512F__
+enum { LANES = 16 };
+#elif defined __AVX__
+enum { LANES = 8 };
+#else
+enum { LANES = 4 };
+#endif
+enum { CHAINS = 12, ROUNDS = 5, STEPS = 4000000, BYTES = 96 << 20 };
+typedef float vec __attribute__((vector_size(LANES * sizeof(float))));
 
 static int threads;
 static double *began, *ended; /* of each thread, in the round that runs */

@@ -20,6 +20,7 @@ from graphc.lowering.cpu.emit import (
     const,
     dtype_of,
     lanes_of,
+    local,
     select,
     splat,
 )
@@ -219,7 +220,7 @@ def stored(value: Expr) -> Expr:
     from tvm.script.ir_builder import tirx as t
 
     lanes = lanes_of(value)
-    slot = t.alloc_buffer((lanes,), dtype_of(value), scope="global")
+    slot = local(lanes, dtype_of(value))
     index = 0 if lanes == 1 else t.ramp(0, 1, lanes)
     t.buffer_store(slot, value, [index])
     return slot[index]

@@ -6,7 +6,15 @@ the machine has one, and knows nothing of NaN. To kernels a bfloat16 buffer is o
 
 from __future__ import annotations
 
-from graphc.lowering.cpu.emit import Expr, bind, cast, const, lanes_of, select
+from graphc.lowering.cpu.emit import (
+    Expr,
+    bind,
+    cast,
+    const,
+    lanes_of,
+    local,
+    select,
+)
 from graphc.lowering.cpu.features import CpuTarget
 
 __all__ = ["narrowed", "rounded", "widened"]
@@ -62,7 +70,7 @@ def _converted(value: Expr) -> Expr:
 
     lanes = lanes_of(value)
     step = min(lanes, 16)
-    words = t.alloc_buffer((lanes,), "uint16", scope="global")
+    words = local(lanes, "uint16")
     value = bind(value)
     for start in range(0, lanes, step):
         part = value

@@ -2,7 +2,8 @@
 
 TVM's default pipeline holds some thirty passes for blocks, GPUs and tensor cores that kernels
 written with :mod:`~graphc.lowering.cpu.emit` never need, and one (``RewriteUnsafeSelect``) that
-would turn vector selects into branches. The list here is what is left.
+would turn vector selects into branches. The list here is what is left: buffers are flat as emitted
+(``FlattenBuffer`` alone took a quarter of a compilation), and one ``StmtSimplify`` is as good as two.
 """
 
 from __future__ import annotations
@@ -26,12 +27,9 @@ def _lower(module: Any, target: Any) -> Any:
 
     passes = [
         tirx.transform.BindTarget(target.with_host(target)),
-        tirx.transform.StmtSimplify(),
-        tirx.transform.FlattenBuffer(),
         tirx.transform.VectorizeLoop(True),
         tirx.transform.UnrollLoop(),
         tirx.transform.StmtSimplify(),
-        tirx.transform.RemoveNoOp(),
         tirx.transform.AnnotateEntryFunc(),
         tirx.transform.SplitHostDevice(),
         tirx.transform.MakePackedAPI(),

@@ -7,18 +7,17 @@ from collections.abc import Sequence
 from graphc.ir.dim import DimLike
 from graphc.ir.op import Expr
 from graphc.lowering.cpu import arithmetic
-from graphc.lowering.cpu.emit import View, cast, splat
+from graphc.lowering.cpu.emit import View, cast, local, splat
 
 
 class Cell:
     """One vector (or scalar) variable, kept in a register where it is accessed by constants only."""
 
     def __init__(self, lanes: int, dtype: str) -> None:
-        from tvm.script.ir_builder import tirx as t
 
         self.lanes, self.dtype = lanes, dtype
         stored = "uint8" if dtype == "bool" else dtype
-        self._buffer = t.alloc_buffer((lanes,), stored, scope="global")
+        self._buffer = local(lanes, stored)
 
     def get(self) -> Expr:
         """All lanes."""

@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Protocol
 
 from graphc.ir.dim import Dim, floordiv
@@ -52,6 +53,7 @@ __all__ = [
     "i64",
     "kernel",
     "lanes_of",
+    "local",
     "loop",
     "maximum_extent",
     "minimum_extent",
@@ -85,6 +87,7 @@ the last index (``index`` is the first one's position in the root's logical outp
 epilogue and the stores. A generator calls it exactly once for every element of its output."""
 
 
+@cache
 def _t() -> Any:
     """TVM's statement builder, imported when the first kernel is emitted."""
     from tvm.script.ir_builder import tirx
@@ -142,10 +145,16 @@ def bind(value: Expr) -> Expr:
     dtype, lanes = dtype_of(value), lanes_of(value)
     if dtype == "bool" or (lanes == 1 and "float" not in dtype):
         return t.bind(value)
-    slot = t.alloc_buffer((lanes,), dtype, scope="global")
+    slot = local(lanes, dtype)
     index = 0 if lanes == 1 else t.ramp(0, 1, lanes)
     t.buffer_store(slot, value, [index])
     return slot[index]
+
+
+def local(width: int, dtype: str) -> Any:
+    """A flat TVM buffer of ``width`` elements on the stack of the function."""
+    # A layout, which only GPU kernels need, would take half the time of emitting a kernel.
+    return _t().alloc_buffer((width,), dtype, scope="global", layout=None)
 
 
 def select(condition: Expr, true_value: Expr, false_value: Expr) -> Expr:
@@ -309,7 +318,7 @@ class Registers:
         if width * np.dtype(dtype).itemsize >= 1024:
             raise ValueError(f"a row of {width} {dtype} is too large for registers")
         self.rows, self.width, self.dtype = rows, width, dtype
-        self._rows = [_t().alloc_buffer((width,), dtype, scope="global") for _ in range(rows)]
+        self._rows = [local(width, dtype) for _ in range(rows)]
 
     def get(self, row: int, column: Extent = 0, lanes: int = 1) -> Expr:
         """``lanes`` elements of ``row`` from ``column`` on; a symbolic column keeps the row in memory."""

@@ -124,6 +124,8 @@ class CpuTarget:
             "kind": "llvm",
             "mtriple": "x86_64-unknown-linux-gnu",
             "mcpu": self.level,
+            # Level 3 takes twice the time for code that is larger and no faster (benchmarks/NOTES.md).
+            "opt-level": 2,
         }
         if self.mattr:
             spec["mattr"] = list(self.mattr)

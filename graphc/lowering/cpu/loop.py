@@ -1,30 +1,26 @@
 """A scan as one kernel: the time loop inside it, which calls the kernels of the body at each step.
 
-The body is planned like a graph of its own: intermediates of a step have offsets in an arena that all steps share.
+The body is planned (`body.py`) so that intermediates of a step have offsets in an arena that all steps share.
 Slices of sequences and of stacked results are addresses that move with the step. A carry that is also emitted lives in
 the stack: each step reads it where the step before has stored it. Any other carry alternates between two buffers, one
-of them the result's, so that the last step writes there. Captures that kernels of the body want packed are packed
-outside, once.
+of them the result's, so that the last step writes there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from graphc.ir.dim import DimLike
-from graphc.ir.graph import Node
 from graphc.lowering.aliasing import origin
+from graphc.lowering.cpu.body import Body, Select, plan_body
 from graphc.lowering.cpu.emit import Expr, Extent, View, along, i64, loop, product, remainder, when
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.io import KernelIO
-from graphc.lowering.cpu.kernel import Kernel, Packing, dim_expr
-from graphc.lowering.cpu.program import Function, call_kernel, checks, functions_of
-from graphc.lowering.plan import Needs, Place, Plan, make_plan
-from graphc.lowering.verify import verify_plan
-from graphc.ops import Fusion, Scan
+from graphc.lowering.cpu.kernel import Kernel, dim_expr
+from graphc.lowering.plan import Place
+from graphc.ops import Scan
 
-Select = Callable[[Fusion, frozenset[int], CpuTarget], Kernel]
 _ALIGN = 64
 
 
@@ -33,38 +29,17 @@ def select_scan(op: Scan, static: frozenset[int], target: CpuTarget, select: Sel
 
     `static` are the operands known when the module is built; `select` finds the body's kernels.
     """
-    kernels: dict[int, Kernel] = {}
-    packing: dict[int, Packing] = {}
-    inputs = {n.values[0]: i for i, n in enumerate(op.body.inputs)}
     first = op.sequences + op.carries
+    inputs = {n.values[0]: i for i, n in enumerate(op.body.inputs)}
     captures = {v: i for v, i in inputs.items() if i >= first and op.body.type_of(v).is_static}
-
-    def needs(node: Node) -> Needs:
-        assert isinstance(node.op, Fusion)
-        outer = {s: captures[v] for s, v in enumerate(node.operands) if v in captures}
-        kernel = select(node.op, frozenset(outer), target)
-        late = {s for s, p in kernel.packing.items() if p.write is None and outer[s] not in static}
-        if late:
-            kernel = select(node.op, frozenset(outer) - late, target)
-        kernels[node.id] = kernel
-        packing.update({outer[s]: p for s, p in kernel.packing.items() if s in outer})
-        inside = {s: p for s, p in kernel.packing.items() if s not in outer}
-        return Needs(
-            kernel.scratch,
-            {s: p.name for s, p in inside.items()},
-            {s: p.write for s, p in inside.items() if p.write is not None},
-        )
-
-    plan = make_plan(op.body, needs, frozenset())
-    verify_plan(op.body, plan)
-    functions = tuple(functions_of(plan, kernels, ""))
+    body = plan_body(op.body, captures, static, target, select)
     places = _carries(op)
-    offsets, total = _buffers(op, places, plan.arena.size)
+    offsets, total = _buffers(op, places, body.plan.arena.size)
 
     def emit(io: KernelIO) -> None:
-        _Loop(op, plan, functions, places, offsets, io).emit()
+        _Loop(op, body, places, offsets, io).emit()
 
-    return Kernel("scan", emit, total, "uint8", packing, tuple(dict.fromkeys(functions)))
+    return Kernel("scan", emit, total, "uint8", body.packing, body.parts)
 
 
 def _carries(op: Scan) -> list[int | None]:
@@ -94,18 +69,16 @@ class _Loop:
     def __init__(
         self,
         op: Scan,
-        plan: Plan,
-        functions: Sequence[Function],
+        body: Body,
         places: Sequence[int | None],
         offsets: Sequence[DimLike],
         io: KernelIO,
     ) -> None:
-        self.op, self.plan, self.functions, self.io = op, plan, functions, io
+        self.op, self.body, self.io = op, body, io
         self.places, self.offsets = places, offsets
         self.length = dim_expr(op.length, io.dims)
 
     def emit(self) -> None:
-        bases = self._fault_bases()
         with loop(self.length) as step:
             at = self.length - 1 - step if self.op.reverse else step
             addresses: dict[tuple[str, int], Any] = {}
@@ -119,22 +92,9 @@ class _Loop:
                     addresses[key] = find(place.index, step, at)
                 return addresses[key]
 
-            for call, function in zip(self.plan.calls, self.functions, strict=True):
-                fault = None if self.io.fault is None else self.io.fault.address((0,))
-                base = self.io.fault_base + bases[call.node.id]
-                prefix = f"{self.io.symbol}_"
-                call_kernel(call, function, address, self.io.dims, fault, base, prefix)
+            self.body.emit(self.io, address)
         for carry, place in enumerate(self.places):
             self._finish(carry, place)
-
-    def _fault_bases(self) -> dict[int, int]:
-        """The first fault id of each call of the body, counted from the loop's."""
-        bases: dict[int, int] = {}
-        count = 0
-        for node in self.op.body.nodes:
-            bases[node.id] = count
-            count += sum(len(checks(region)) for region in node.op.regions)
-        return {call.node.id: bases.get(call.node.id, 0) for call in self.plan.calls}
 
     # ---- Addresses at a step ----------------------------------------------------------------------
 

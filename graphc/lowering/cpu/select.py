@@ -6,11 +6,13 @@ from functools import partial
 
 from graphc.ir.graph import Node
 from graphc.ir.op import Pattern
+from graphc.lowering.cpu.choice import select_cond
 from graphc.lowering.cpu.families.attention.select import select_attention
 from graphc.lowering.cpu.families.convolution.expand_select import convolutions, select_expand
 from graphc.lowering.cpu.families.convolution.select import select_convolution
 from graphc.lowering.cpu.families.convolution.weight_select import select_weight_gradient
 from graphc.lowering.cpu.families.convolution.winograd_select import select_winograd
+from graphc.lowering.cpu.families.dense.blocked_select import select_blocked_product
 from graphc.lowering.cpu.families.dense.long_products import select_long_product
 from graphc.lowering.cpu.families.dense.select import select_product
 from graphc.lowering.cpu.families.pooling.select import select_pooling
@@ -24,6 +26,7 @@ from graphc.lowering.cpu.sizes import of_any_size
 from graphc.ops import (
     Attention,
     AvgPool,
+    Cond,
     ConvGeneral,
     ConvWeightGradient,
     DotGeneral,
@@ -67,6 +70,8 @@ def _select_root(fusion: Fusion, static: frozenset[int], target: CpuTarget) -> K
     (last, *_) = reversed(fusion.body.nodes)
     if isinstance(last.op, Scan):
         return select_cell(last.op, target) or select_scan(last.op, static, target, select)
+    if isinstance(last.op, Cond):
+        return select_cond(last.op, static, target, select)
     if len(convolutions(fusion.body)) > 1:
         return select_expand(fusion, static, target)
     root = root_of(fusion)
@@ -79,7 +84,8 @@ def _select_root(fusion: Fusion, static: frozenset[int], target: CpuTarget) -> K
         if tiles is not None:
             return tiles
     if isinstance(root.op, DotGeneral):
-        long = select_long_product(fusion, root, static, target)
+        blocked = select_blocked_product(fusion, root, static, target)
+        long = blocked or select_long_product(fusion, root, static, target)
         return long or select_product(fusion, root, static, target)
     if isinstance(root.op, ConvGeneral):
         winograd = select_winograd(fusion, root, static, target)

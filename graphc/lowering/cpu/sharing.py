@@ -14,6 +14,7 @@ from graphc.lowering.cpu.emit import (
     ceil_div,
     fused_loop,
     i64,
+    local,
     loop,
     product,
     static,
@@ -93,7 +94,7 @@ def slot_loop(
             # What stands between here and the loop runs once in every thread.
             launch = t.attr(tx.const(0, "int32"), "pragma_parallel_launch_point", 1)
             stack.enter_context(launch)
-        mine = t.alloc_buffer((1,), "int64", scope="global")
+        mine = local(1, "int64")
         t.buffer_store(mine, i64(-1), [0])
         slot = stack.enter_context(loop(used, parallel=True))
         i = stack.enter_context(loop(per_slot))

@@ -187,6 +187,13 @@ class Space:
         self._facts: list[DimLike] = []
         self._refuted: list[Condition] = []
         self._simplified: dict[tuple[object, ...], DimLike] = {}
+        self._bounded: dict[tuple[object, ...], dict[DimLike, float]] = {}
+        self._moved()
+
+    def _moved(self) -> None:
+        """Turns to the lower bounds that are known for the symbols there are now: most are asked for many times."""
+        state = (*self._bounds.items(), *self._ranges.items())
+        self._lower = self._bounded.setdefault(state, {})
 
     @contextmanager
     def rewound(self) -> Iterator[None]:
@@ -203,6 +210,7 @@ class Space:
                 del self._bounds[name]
             for name in list(self._ranges)[ranges:]:
                 del self._ranges[name]
+            self._moved()
 
     def symbol(self, low: DimLike | None = None, high: DimLike | None = None) -> Dim:
         """A new symbol with `low <= symbol <= high`; None leaves an end open."""
@@ -214,6 +222,7 @@ class Space:
         )
         if low is not None and high is not None:
             self._ranges[name] = (low, high)
+        self._moved()
         return Dim.symbol(name)
 
     def extent(self, name: str) -> DimLike:
@@ -293,6 +302,12 @@ class Space:
 
     def _least(self, value: DimLike) -> float:
         """A lower bound: every loop variable at the end of its range that makes the value smallest."""
+        known = self._lower.get(value)
+        if known is None:
+            known = self._lower[value] = self._bound(value)
+        return known
+
+    def _bound(self, value: DimLike) -> float:
         for name in reversed(self._ranges):
             if name in names_of(value):
                 parts = linear(value, name)

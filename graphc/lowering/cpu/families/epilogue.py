@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from graphc.ir.dim import DimLike
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, Node
-from graphc.lowering.cpu.emit import Expr, Extent, View, along, const, loop, splat
+from graphc.lowering.cpu.emit import Expr, Extent, View, along, bind, const, loop, splat
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.generic.expr import TirEmitter
 from graphc.lowering.cpu.io import KernelIO
-from graphc.lowering.generic.index import Space, flatten
+from graphc.lowering.generic.index import Space, flatten, unflatten
 from graphc.lowering.generic.inline import Inliner
 from graphc.lowering.generic.trace import checked_nodes
 from graphc.ops import Pad
@@ -43,6 +43,16 @@ class Epilogue:
             at[-1] = at[-1] + lane
             self.store(at, value)
 
+    def finish_run(self, index: Sequence[Extent], value: Expr, lanes: int) -> None:
+        """The same for elements that may go on beyond the end of the last dimension, into the one before."""
+        e = self.emitter
+        shape = self.root.types[0].shape
+        with e.space.rewound(), e.vector(lanes) as lane:
+            at: list[DimLike] = [e.bound(i, 0, d - 1) for i, d in zip(index, shape, strict=True)]
+            self.store(
+                [*at[:-2], *unflatten(at[-2] * shape[-1] + at[-1] + lane, (1, shape[-1]))], value
+            )
+
     def store(self, at: Sequence[DimLike], value: Expr) -> None:
         """The same at an index of the emitter's own, inside its current vector."""
         inliner = Inliner(self.body, self.emitter)
@@ -50,13 +60,13 @@ class Epilogue:
         if type.dtype in (DType.BF16, DType.F16):
             value = self.emitter.cast(value, type.dtype)
         inliner.give(self.root.values[0], at, value)
-        for memory, (output, end) in zip(self.io.results, self.ends, strict=True):
-            where: Sequence[DimLike] = at
-            if self._placed(end):
-                result = inliner.at(end.operands[0], at)
-                where = end.op.place(at)
-            else:
-                result = inliner.at(output, at)
+        results = []
+        for output, end in self.ends:
+            result = inliner.at(end.operands[0] if self._placed(end) else output, at)
+            # All are known before one is written: it may lie over an operand that the others read.
+            results.append(bind(result) if len(self.ends) > 1 else result)
+        for memory, (_, end), result in zip(self.io.results, self.ends, results, strict=True):
+            where = end.op.place(at) if self._placed(end) else at
             self.emitter.write(memory, flatten(where, end.types[0].shape), result)
 
     def fill_border(self) -> None:

@@ -40,6 +40,26 @@ def strides_of(shape: Sequence[DimLike]) -> tuple[DimLike, ...]:
     return tuple(product(shape[i + 1 :]) for i in range(len(shape)))
 
 
+def read_depth(
+    op: DotGeneral, lhs: TensorType, rhs: TensorType
+) -> tuple[Axis, Axis, tuple[Axis, ...]] | None:
+    """The rows, columns and depth of a single product over dense operands, or None where it is a batch of them.
+
+    The depth is what is left of the contracted dims after merging, in the order in which the op names them.
+    """
+    left, right = strides_of(lhs.shape), strides_of(rhs.shape)
+    if any(lhs.shape[i] != 1 for i in op.lhs_batch):
+        return None
+    rank, rows, columns = len(op.lhs_batch), op.lhs_free(lhs.rank), op.rhs_free(rhs.rank)
+    m = merge([Axis(lhs.shape[i], left[i], 0, (rank + r,)) for r, i in enumerate(rows)])
+    n = merge(
+        [Axis(rhs.shape[j], 0, right[j], (rank + len(rows) + r,)) for r, j in enumerate(columns)]
+    )
+    pairs = zip(op.lhs_contract, op.rhs_contract, strict=True)
+    k = merge([Axis(lhs.shape[i], left[i], right[j]) for i, j in pairs])
+    return (m[0], n[0], tuple(k)) if len(m) == len(n) == 1 else None
+
+
 def read_product(
     op: DotGeneral, lhs: TensorType, rhs: TensorType, *, packed_rhs: bool = False
 ) -> Product | None:

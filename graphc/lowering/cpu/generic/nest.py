@@ -16,7 +16,16 @@ from graphc.ir.dim import Dim, DimLike, product, substitute
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph
 from graphc.lowering.cpu.cell import Kept
-from graphc.lowering.cpu.emit import SHARED_FLOPS, View, bind, branch, fused_loop, i64, static
+from graphc.lowering.cpu.emit import (
+    SHARED_FLOPS,
+    View,
+    bind,
+    branch,
+    fused_loop,
+    i64,
+    local,
+    static,
+)
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.generic.expr import TirEmitter
 from graphc.lowering.cpu.generic.hoist import checkable, storable
@@ -211,7 +220,6 @@ class Nest:
 
     def _keep(self) -> None:
         """Lets a value that several passes need wait: in the output's own memory, or on the stack."""
-        from tvm.script.ir_builder import tirx as t
 
         if not self.plan.row or len(self.outputs) != 1:
             return
@@ -224,7 +232,7 @@ class Nest:
         if in_place is None and type == self.body.type_of(self.outputs[0]):
             self.e.kept[found.value] = Kept(self.io.results[slot], type.shape)
         elif found.length is not None and found.length <= _ROW and type.dtype is DType.F32:
-            row = t.alloc_buffer((found.length,), "float32", scope="global")
+            row = local(found.length, "float32")
             start = self.e.expr(substitute(found.first, self._env()))
             self.e.kept[found.value] = Kept(View(row, "float32", (1,), -start), type.shape)
 

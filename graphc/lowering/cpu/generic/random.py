@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING
 from graphc.ir.dim import DimLike, floordiv
 from graphc.ir.op import Expr
 from graphc.lowering.cpu.cell import Cell
-from graphc.lowering.cpu.emit import bind, cast, const, i64, lanes_of, select, shuffle, splat
+from graphc.lowering.cpu.emit import (
+    bind,
+    cast,
+    const,
+    i64,
+    lanes_of,
+    local,
+    select,
+    shuffle,
+    splat,
+)
 from graphc.lowering.generic.index import linear, settle
 from graphc.ops.random import ROUNDS, counter_words, next_key, philox_round
 
@@ -103,7 +113,7 @@ def _shifted(bits: Expr, more: Expr, offset: Expr) -> Expr:
     from tvm.script.ir_builder import tirx as t
 
     lanes = lanes_of(bits)
-    words = t.alloc_buffer((lanes + 4,), "int32", scope="global")
+    words = local(lanes + 4, "int32")
     t.buffer_store(words, bits, [t.ramp(i64(0), i64(1), lanes)])
     t.buffer_store(words, more, [t.ramp(i64(lanes), i64(1), 4)])
     return bind(words[t.ramp(offset, i64(1), lanes)])

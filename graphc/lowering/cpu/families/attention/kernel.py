@@ -17,6 +17,7 @@ from graphc.lowering.cpu.emit import (
     branch,
     ceil_div,
     i64,
+    local,
     loop,
     static,
     worth_threads,
@@ -51,10 +52,9 @@ def emit_attention(
     size, queries = vectors * lanes, static(spec.queries)
 
     def task(indices: tuple[Extent, ...]) -> None:
-        from tvm.script.ir_builder import tirx as t
 
         *batch, number = indices
-        memory = t.alloc_buffer((room(spec, lanes, vectors),), spec.dtype, scope="global")
+        memory = local(room(spec, lanes, vectors), spec.dtype)
         first = bind(i64(number * size))
 
         def block(width: int, start: Extent, last: bool) -> None:

@@ -146,6 +146,9 @@ def choose_conv(spec: ConvSpec, target: CpuTarget) -> ConvTile:
     for vectors in range(4 if target.vector_registers == 32 else 3, 0, -1):
         panels = -(-features // (vectors * lanes))
         most = register_rows(target, vectors, plain=True)
+        if spec.channels == 1 and spec.kernel[-1] > 1:
+            # Neighbouring taps read the same elements: LLVM keeps those of a whole tile at hand.
+            most = max(1, min(most, (target.vector_registers - vectors) // (vectors + 1)))
         for th in (1, 2, 3, 4):
             if th > most or (th > 1 and (height is None or width is None)):
                 continue
@@ -194,6 +197,7 @@ def emit_conv(
     finish: Finish,
     *,
     tile: ConvTile | None = None,
+    finish_run: Finish | None = None,
 ) -> None:
     """Emits the loops of a convolution into the open kernel.
 
@@ -205,8 +209,12 @@ def emit_conv(
         w: packed weights, indexed ``(group, panel, *tap, channel, column)``.
         finish: receives results at index ``(n, *output, feature)``.
         tile: by default :func:`choose_conv`'s; ``w`` must have its ``nr``.
+        finish_run: the same for vectors that go on beyond the last feature, into the next position: with it,
+            channels that do not fill a vector are finished together with those of the pixel beside.
     """
     tile = tile or choose_conv(spec, target)
+    if spec.features > tile.nr or spec.features % tile.lanes == 0:
+        finish_run = None
     features = spec.features // spec.groups
     full, rest = divmod(features, tile.nr)
     panels = full + (1 if rest else 0)
@@ -233,7 +241,11 @@ def emit_conv(
 
                 def one(start: Extent, tw: int) -> None:
                     where = _Place(n, tuple(slow), start, group, panel)
-                    _emit_tile(spec, tile, x, w, finish, where, th, tw, valid)
+                    acc = _emit_tile(spec, tile, x, w, where, th, tw, valid)
+                    if finish_run is not None and tw > 1:
+                        _finish_rows(acc, tile, finish_run, where, th, tw, valid)
+                    else:
+                        _finish_pixels(acc, spec, tile, finish, where, th, tw, valid)
 
                 columns.emit(chunk, tile.w_tiles, one)
 
@@ -275,13 +287,12 @@ def _emit_tile(
     tile: ConvTile,
     x: Operand,
     w: View,
-    finish: Finish,
     place: _Place,
     th: int,
     tw: int,
     valid: int,
-) -> None:
-    """One register tile of ``th`` by ``tw`` positions and ``valid`` output channels."""
+) -> Registers:
+    """One register tile of ``th`` by ``tw`` positions, a row each, and ``valid`` output channels."""
     channels = spec.channels // spec.groups
     spots = [(i, q) for i in range(th) for q in range(tw)]
     used = -(-valid // tile.lanes) * tile.lanes
@@ -313,10 +324,43 @@ def _emit_tile(
     with ExitStack() as stack:
         tap = tuple(stack.enter_context(loop(extent)) for extent in spec.kernel)
         _over_channels(channels, partial(step, tap))
-    for row, (i, q) in enumerate(spots):
+    return acc
+
+
+def _finish_pixels(
+    acc: Registers,
+    spec: ConvSpec,
+    tile: ConvTile,
+    finish: Finish,
+    place: _Place,
+    th: int,
+    tw: int,
+    valid: int,
+) -> None:
+    """Hands over each position's channels."""
+    for row, (i, q) in enumerate((i, q) for i in range(th) for q in range(tw)):
         for column, lanes in vector_pieces(valid, tile.lanes):
             feature = place.group * (spec.features // spec.groups) + place.panel * tile.nr + column
             finish((place.n, *place.output(i, q), feature), acc.get(row, column, lanes), lanes)
+
+
+def _finish_rows(
+    acc: Registers, tile: ConvTile, finish_run: Finish, place: _Place, th: int, tw: int, valid: int
+) -> None:
+    """Hands over the channels of all positions of a row as one run: side by side in a small buffer, where each
+    position's zeros give way to the next one's channels.
+    """
+    whole = vector_pieces(acc.width, tile.lanes)
+    for i in range(th):
+        line = Registers(1, tw * valid + acc.width - valid, acc.dtype)
+        for q in range(tw):
+            for column, lanes in whole:
+                line.set(acc.get(i * tw + q, column, lanes), 0, q * valid + column)
+        for start, lanes in vector_pieces(tw * valid, tile.lanes):
+            position, feature = divmod(start, valid)
+            finish_run(
+                (place.n, *place.output(i, position), feature), line.get(0, start, lanes), lanes
+            )
 
 
 def _over_channels(channels: int, step: Callable[[Extent], None]) -> None:

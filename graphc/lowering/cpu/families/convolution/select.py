@@ -138,7 +138,15 @@ def _windows(
             tile.nr,
         )
         weight = _dense(memory, packed)
-        emit_conv(spec(n, tuple(out)), target, data, weight, epilogue.finish, tile=tile)
+        emit_conv(
+            spec(n, tuple(out)),
+            target,
+            data,
+            weight,
+            epilogue.finish,
+            tile=tile,
+            finish_run=epilogue.finish_run,
+        )
 
     packing = Packing.written("depthwise", write_depthwise) if depthwise else _packing(op, tile.nr)
     family = "depthwise" if depthwise else "conv"

@@ -201,10 +201,13 @@ def transform_weights(w: np.ndarray, m: int) -> np.ndarray:
         others = math.prod((point - q for j, q in enumerate(points) if j != i), start=Fraction(1))
         rows.append([float(point**power / others) for power in range(3)])
     g = np.array([*rows, [0.0, 0.0, 1.0]])
-    transformed: np.ndarray = np.einsum(
-        "iy,ocyx,jx->ijco", g, w.astype(np.float64), g, optimize=True
-    ).astype(w.dtype)
-    return transformed
+    features, channels = w.shape[:2]
+    # Rows of W first, then columns, each a product with all filters side by side.
+    turned = np.ascontiguousarray(w.reshape(features, -1).T).reshape(channels, 9, features)
+    filters = turned.transpose(1, 0, 2).astype(np.float64).reshape(3, -1)
+    half = (g @ filters).reshape(len(g), 3, channels * features)
+    transformed: np.ndarray = np.matmul(g, half).astype(w.dtype)
+    return transformed.reshape(len(g), len(g), channels, features)
 
 
 def pack_winograd(w: np.ndarray, m: int, nr: int) -> np.ndarray:

@@ -27,6 +27,7 @@ from graphc.lowering.cpu.emit import (
     const,
     floor_div,
     i64,
+    local,
     loop,
     maximum_extent,
     static,
@@ -167,12 +168,11 @@ class Tiles:
     """
 
     def __init__(self, shape: Shape, depth: int, *, split: bool = False) -> None:
-        from tvm.script.ir_builder import tirx as t
 
         self.shape, self.depth, self.split = shape, depth, split
-        self._config = t.alloc_buffer((64,), "uint8", scope="global")
-        self._rows = t.alloc_buffer((1,), "int64", scope="global")
-        self._sums = t.alloc_buffer((shape.rows * shape.columns,), "float32", scope="global")
+        self._config = local(64, "uint8")
+        self._rows = local(1, "int64")
+        self._sums = local(shape.rows * shape.columns, "float32")
         self._a = {4: 0, 5: 1} if shape.down == 2 else {4: 0, 5: 0} if split else {4: 0}
         self._b = [r for r in range(4, 8) if r not in self._a]
 

@@ -1,0 +1,93 @@
+"""The body of a loop or a branch inside a kernel: planned like a graph of its own, emitted as calls of its kernels.
+
+Operands of the outer kernel that kernels of the body want packed are packed outside, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from graphc.ir.graph import Graph, Node, Value
+from graphc.lowering.cpu.features import CpuTarget
+from graphc.lowering.cpu.io import KernelIO
+from graphc.lowering.cpu.kernel import Kernel, Packing
+from graphc.lowering.cpu.program import Function, call_kernel, checks, functions_of
+from graphc.lowering.plan import Needs, Place, Plan, make_plan
+from graphc.lowering.verify import verify_plan
+from graphc.ops import Fusion
+
+Select = Callable[[Fusion, frozenset[int], CpuTarget], Kernel]
+
+
+@dataclass(frozen=True)
+class Body:
+    """A planned body: `functions` run parallel to the plan's calls, `packing` is by operand of the outer kernel."""
+
+    graph: Graph
+    plan: Plan
+    functions: tuple[Function, ...]
+    packing: Mapping[int, Packing]
+
+    @property
+    def parts(self) -> tuple[Function, ...]:
+        """The distinct functions."""
+        return tuple(dict.fromkeys(self.functions))
+
+    @property
+    def faults(self) -> int:
+        """How many fault ids the body takes."""
+        return len(checks(self.graph))
+
+    def emit(self, io: KernelIO, address: Callable[[Place], Any], first_fault: int = 0) -> None:
+        """Emits the calls; `first_fault` counts from the outer kernel's first fault id."""
+        bases: dict[int, int] = {}
+        count = first_fault
+        for node in self.graph.nodes:
+            bases[node.id] = count
+            count += sum(len(checks(region)) for region in node.op.regions)
+        fault = None if io.fault is None else io.fault.address((0,))
+        for call, function in zip(self.plan.calls, self.functions, strict=True):
+            base = io.fault_base + bases.get(call.node.id, 0)
+            call_kernel(call, function, address, io.dims, fault, base, f"{io.symbol}_")
+
+
+def plan_body(
+    body: Graph,
+    packable: Mapping[Value, int],
+    static: frozenset[int],
+    target: CpuTarget,
+    select: Select,
+    prefix: str = "",
+) -> Body:
+    """Plans a body and selects its kernels, whose symbols begin with `prefix`.
+
+    `packable` are inputs of the body that may be packed outside, and the operands of the outer kernel that they are;
+    `static` are the operands known when the module is built.
+    """
+    kernels: dict[int, Kernel] = {}
+    packing: dict[int, Packing] = {}
+
+    def needs(node: Node) -> Needs:
+        assert isinstance(node.op, Fusion)
+        outer = {s: packable[v] for s, v in enumerate(node.operands) if v in packable}
+        kernel = select(node.op, frozenset(outer), target)
+        late = {s for s, p in kernel.packing.items() if p.write is None and outer[s] not in static}
+        if late:
+            kernel = select(node.op, frozenset(outer) - late, target)
+        kernels[node.id] = kernel
+        packing.update({outer[s]: p for s, p in kernel.packing.items() if s in outer})
+        inside = {s: p for s, p in kernel.packing.items() if s not in outer}
+        return Needs(
+            kernel.scratch,
+            {s: p.name for s, p in inside.items()},
+            {s: p.write for s, p in inside.items() if p.write is not None},
+        )
+
+    plan = make_plan(body, needs, frozenset())
+    verify_plan(body, plan)
+    return Body(body, plan, tuple(functions_of(plan, kernels, prefix)), packing)
+
+
+__all__ = ["Body", "Select", "plan_body"]
