@@ -15,11 +15,14 @@ from typing import Any
 __all__ = ["prelude", "text_of"]
 
 
+_TEXTS = ("prelude.cuh", "multiply.cuh", "attend.cuh")
+
+
 @cache
 def prelude() -> str:
     """What generated kernels may call."""
     folder = files("graphc.lowering.cuda")
-    return "".join(folder.joinpath(name).read_text() for name in ("prelude.cuh", "multiply.cuh"))
+    return "".join(folder.joinpath(name).read_text() for name in _TEXTS)
 
 
 def text_of(functions: Iterable[Any]) -> str:

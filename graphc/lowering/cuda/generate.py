@@ -17,7 +17,7 @@ from graphc.artifact.spec import ModuleSpec
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, Node
 from graphc.lowering.contents import faults_of, needs_of, spec_of, static_slots, weights_of
-from graphc.lowering.cuda.io import Kernel
+from graphc.lowering.cuda.io import Kernel, Setting
 from graphc.lowering.cuda.program import functions_of, launches, source_of
 from graphc.lowering.cuda.select import select
 from graphc.lowering.plan import Needs, Place, make_plan
@@ -53,11 +53,12 @@ def generate_device(
     if precision in ("bf16", "f16"):
         graph = store_narrow(graph, DType(precision), lambda op, lhs, rhs, packed: True)
     static = static_nodes(graph)
+    setting = Setting("tf32" if precision == "tf32" else "f32")
     kernels: dict[int, Kernel] = {}
 
     def needs(node: Node) -> Needs:
         assert isinstance(node.op, Fusion)
-        kernels[node.id] = select(node.op, static_slots(node, graph, static), precision)
+        kernels[node.id] = select(node.op, static_slots(node, graph, static), setting)
         return needs_of(kernels[node.id])
 
     plan = make_plan(graph, needs, static)

@@ -13,7 +13,20 @@ from graphc.lowering.cuda.emit import VECTOR_BYTES, Expr, Memory, Thread
 if TYPE_CHECKING:
     from graphc.lowering.cuda.loop import ScanLoop
 
-__all__ = ["Kernel", "KernelIO", "Stage"]
+__all__ = ["Kernel", "KernelIO", "Setting", "Stage"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What selection goes by, besides the fusion.
+
+    Attributes:
+        precision: what products of f32 multiply: `f32` or `tf32`.
+        alignment: bytes of which every operand's and result's address is a multiple.
+    """
+
+    precision: str = "f32"
+    alignment: int = VECTOR_BYTES
 
 
 @dataclass(frozen=True)

@@ -19,19 +19,19 @@ from graphc.lowering.aliasing import origin
 from graphc.lowering.cpu.kernel import Packing
 from graphc.lowering.cpu.program import checks
 from graphc.lowering.cuda.emit import VECTOR_BYTES
-from graphc.lowering.cuda.io import Kernel
+from graphc.lowering.cuda.io import Kernel, Setting
 from graphc.lowering.cuda.nest import nest
 from graphc.lowering.cuda.program import Function, functions_of, launches
 from graphc.lowering.plan import Call, Needs, Place, Plan, make_plan
 from graphc.lowering.verify import verify_plan
 from graphc.ops import Fusion, Input, Scan
 
-Select = Callable[[Fusion, frozenset[int], str], Kernel]
+Select = Callable[[Fusion, frozenset[int], Setting], Kernel]
 _ALIGN = 64
 _MOST = 1 << 40  # steps that no loop has
 
 
-def select_scan(op: Scan, static: frozenset[int], precision: str, select: Select) -> Kernel:
+def select_scan(op: Scan, static: frozenset[int], setting: Setting, select: Select) -> Kernel:
     """The kernel of a loop.
 
     `static` are the operands known when the module is built; `select` finds the body's kernels.
@@ -41,15 +41,16 @@ def select_scan(op: Scan, static: frozenset[int], precision: str, select: Select
     inputs = {n.values[0]: i for i, n in enumerate(op.body.inputs)}
     first = op.sequences + op.carries
     captures = {v: i for v, i in inputs.items() if i >= first and op.body.type_of(v).is_static}
-    alignment = _alignment(op)
+    alignment = math.gcd(setting.alignment, _alignment(op))
+    setting = replace(setting, alignment=alignment)
 
     def needs(node: Node) -> Needs:
         assert isinstance(node.op, Fusion)
         outer = {s: captures[v] for s, v in enumerate(node.operands) if v in captures}
-        kernel = select(node.op, frozenset(outer), precision)
+        kernel = select(node.op, frozenset(outer), setting)
         late = {s for s, p in kernel.packing.items() if p.write is None and outer[s] not in static}
         if late:
-            kernel = select(node.op, frozenset(outer) - late, precision)
+            kernel = select(node.op, frozenset(outer) - late, setting)
         kernels[node.id] = replace(kernel, alignment=alignment)
         packing.update({outer[s]: p for s, p in kernel.packing.items() if s in outer})
         inside = {s: p for s, p in kernel.packing.items() if s not in outer}

@@ -5,29 +5,30 @@ from __future__ import annotations
 from graphc.lowering.cuda.attention import select_attention
 from graphc.lowering.cuda.convolution import select_convolution
 from graphc.lowering.cuda.dense import select_product
-from graphc.lowering.cuda.io import Kernel
+from graphc.lowering.cuda.flash import select_flash
+from graphc.lowering.cuda.io import Kernel, Setting
 from graphc.lowering.cuda.loop import select_scan
 from graphc.lowering.cuda.nest import nest
 from graphc.ops import Attention, ConvGeneral, DotGeneral, Fusion, Scan
 
 
-def select(fusion: Fusion, static: frozenset[int], precision: str) -> Kernel:
+def select(fusion: Fusion, static: frozenset[int], setting: Setting) -> Kernel:
     """The kernel for a fusion.
 
-    `static` are the operand slots known when the module is built; `precision` is what products of f32 multiply.
+    `static` are the operand slots known when the module is built.
     """
     (last, *_) = reversed(fusion.body.nodes)
     if isinstance(last.op, Scan):
-        return select_scan(last.op, static, precision, select)
-    return _select_root(fusion, static, precision) or nest(fusion.body)
+        return select_scan(last.op, static, setting, select)
+    return _select_root(fusion, static, setting) or nest(fusion.body)
 
 
-def _select_root(fusion: Fusion, static: frozenset[int], precision: str) -> Kernel | None:
+def _select_root(fusion: Fusion, static: frozenset[int], setting: Setting) -> Kernel | None:
     for node in fusion.body.nodes:
         if isinstance(node.op, Attention):
-            return select_attention(fusion, node)
+            return select_flash(fusion, node, setting) or select_attention(fusion, node)
         if isinstance(node.op, DotGeneral):
-            return select_product(fusion, node, static, precision)
+            return select_product(fusion, node, static, setting.precision)
         if isinstance(node.op, ConvGeneral):
-            return select_convolution(fusion, node, precision)
+            return select_convolution(fusion, node, setting.precision)
     return None

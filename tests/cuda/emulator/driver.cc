@@ -164,6 +164,11 @@ API Result cuGetErrorString(Result r, const char **text) {
     *text = r == OUT_OF_MEMORY ? "out of memory" : r == 700 ? message.c_str() : "an error of the stand-in driver";
     return OK;
 }
+// NVRTC asks a loaded driver for tables of its own.
+API Result cuGetExportTable(const void **table, const void *) {
+    *table = nullptr;
+    return NOT_FOUND;
+}
 API Result cuDeviceGetCount(int *n) {
     *n = static_cast<int>(settings["devices"]);
     return OK;

@@ -8,7 +8,7 @@ import numpy as np
 
 from graphc.artifact.device import Address, DeviceProgram
 from graphc.ir.graph import Graph
-from graphc.lowering.cuda.io import Kernel
+from graphc.lowering.cuda.io import Kernel, Setting
 from graphc.lowering.cuda.program import Function, launches, source_of
 from graphc.lowering.cuda.select import select
 from graphc.lowering.plan import Call, Place
@@ -20,7 +20,7 @@ Choose = Callable[[Fusion], Kernel]
 
 def selected(fusion: Fusion) -> Kernel:
     """What selection takes, nothing being known when the module is built."""
-    return select(fusion, frozenset(), "f32")
+    return select(fusion, frozenset(), Setting())
 
 
 class Kernels:

@@ -46,7 +46,7 @@ def test_the_narrow_graph_is_what_the_module_computes(precision: str) -> None:
     found, _ = execute(spec, program, graph, inputs)
     fused, _ = pipeline.run(graph)
     narrow = store_narrow(fused, DType(precision), lambda op, lhs, rhs, packed: True)
-    compare(found, interpret(narrow, inputs, weights), 8e-3 if precision == "bf16" else 1e-3)
+    compare(found, interpret(narrow, inputs, weights), 8e-3 if precision == "bf16" else 2e-3)
     assert f"graphc_on_tensor_cores<graphc_{precision}" in program.source
 
 
