@@ -47,6 +47,7 @@ from graphc.ops.index import (
     TakeAlongAxis,
 )
 from graphc.ops.loss import BinaryCrossEntropy, CrossEntropy, LogisticLoss
+from graphc.ops.max_pool import MaxPool, MaxPoolGradient
 from graphc.ops.moments import Variance
 from graphc.ops.norm import BatchNorm, GroupNorm, LayerNorm, LogSoftmax, RmsNorm, Softmax
 from graphc.ops.random import RandomBits
@@ -97,7 +98,7 @@ from graphc.ops.unary import (
     StopGradient,
     Tanh,
 )
-from graphc.ops.window import AvgPool, MaxPool, WindowSum
+from graphc.ops.window import AvgPool, WindowSum
 
 _CLASSES: tuple[type[Op], ...] = (
     *(Input, Parameter, Constant, Iota, DimValue, RandomBits),
@@ -110,7 +111,7 @@ _CLASSES: tuple[type[Op], ...] = (
     *(ReduceSum, ReduceProd, ReduceMax, ReduceMin, ReduceAny, ReduceAll, ArgMax, ArgMin),
     *(OptimizationBarrier, BroadcastInDim, Reshape, Transpose, Reverse, Slice, Pad, Concatenate),
     *(Take, TakeAlongAxis, DynamicSlice, DynamicUpdateSlice, IndexAdd, ArgSort),
-    *(DotGeneral, ConvGeneral, ConvWeightGradient, WindowSum, MaxPool, AvgPool),
+    *(DotGeneral, ConvGeneral, ConvWeightGradient, WindowSum, MaxPool, MaxPoolGradient, AvgPool),
     *(Softmax, LogSoftmax, LayerNorm, RmsNorm, BatchNorm, Variance, GroupNorm, Attention, Resize),
     *(CrossEntropy, LogisticLoss, BinaryCrossEntropy),
     *(Fusion, Scan, Cond),
@@ -169,6 +170,7 @@ __all__ = [
     "Logistic",
     "LogisticLoss",
     "MaxPool",
+    "MaxPoolGradient",
     "Maximum",
     "Minimum",
     "Mish",

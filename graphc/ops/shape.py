@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from graphc.ir.dim import DimLike, Shape, floordiv
-from graphc.ir.graph import Value
+from graphc.ir.graph import GraphBuilder, Value
 from graphc.ir.op import Array, Emitter, Expr, Op, OpError, Pattern, Read, Stacked
 from graphc.ir.pullback import Pullback
 from graphc.ir.types import TensorType
@@ -25,6 +25,7 @@ from graphc.ops.errors import (
     plural,
     show,
 )
+from graphc.ops.source import Constant
 
 
 def concrete(shape: Shape) -> tuple[int, ...]:
@@ -288,7 +289,7 @@ class Slice(Shaping):
     def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
         """Zeros with the cotangent where it was cut from."""
         shape = p.b.type_of(p.operands[0]).shape
-        return (embed(p, p.cotangent, shape, self.start, self.strides),)
+        return (embed(p.b, p.cotangent, shape, self.start, self.strides),)
 
     def transposed(self, permutation: tuple[int, ...]) -> tuple[Op, tuple[int, ...]] | None:
         """The same slices, of the axes the transpose brought here."""
@@ -415,14 +416,14 @@ class Pad(Shaping):
         return tuple(i + lo if lo else i for i, lo in zip(index, self.low, strict=True))
 
 
-def embed(p: Pullback, x: Value, shape: Shape, start: Shape, strides: Sequence[int]) -> Value:
+def embed(b: GraphBuilder, x: Value, shape: Shape, start: Shape, strides: Sequence[int]) -> Value:
     """Zeros of a shape with x at `start`, its elements `strides` apart: the transpose of `Slice`.
 
     Named dims are no attribute of `Pad`: on such sides zeros are concatenated.
     """
-    type = p.b.type_of(x)
+    type = b.type_of(x)
     if 0 in type.shape:
-        return p.zeros(type.with_shape(shape))
+        return _zeros(b, type.with_shape(shape))
     low, high, sides = [], [], []
     for axis, (n, size, lo, s) in enumerate(zip(type.shape, shape, start, strides, strict=True)):
         hi = size - lo - ((n - 1) * s + 1)
@@ -433,12 +434,16 @@ def embed(p: Pullback, x: Value, shape: Shape, start: Shape, strides: Sequence[i
         ]
     interior = tuple(s - 1 for s in strides)
     if any(low) or any(high) or any(interior):
-        x = p.b(Pad(tuple(low), tuple(high), interior, 0.0), x)
+        x = b(Pad(tuple(low), tuple(high), interior, 0.0), x)
     for axis, before, d in sides:
-        now = p.b.type_of(x)
-        zeros = p.zeros(now.with_shape((*now.shape[:axis], d, *now.shape[axis + 1 :])))
-        x = p.b(Concatenate(axis), *((zeros, x) if before else (x, zeros)))
+        now = b.type_of(x)
+        zeros = _zeros(b, now.with_shape((*now.shape[:axis], d, *now.shape[axis + 1 :])))
+        x = b(Concatenate(axis), *((zeros, x) if before else (x, zeros)))
     return x
+
+
+def _zeros(b: GraphBuilder, type: TensorType) -> Value:
+    return b(BroadcastInDim(type.shape, ()), b(Constant.of(np.zeros((), type.dtype.numpy))))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""Pooling: reductions over a sliding window. Windows at the edge see padding as the identity of the reduction."""
+"""Pooling: reductions over a sliding window. Windows at the edge see padding as the identity of the reduction.
+
+Maxima are in `max_pool.py`.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,7 @@ from graphc.ir.types import TensorType
 from graphc.ops import arith, sliding
 from graphc.ops.errors import check_kind
 from graphc.ops.numerics import as_f64, rounded, working
-from graphc.ops.reduce import lowest
-from graphc.ops.shape import Pad, Slice, embed
+from graphc.ops.shape import Pad
 
 
 @dataclass(frozen=True)
@@ -158,88 +160,6 @@ class WindowSum(Window):
             self.window, (1,) * rank, ((0, 0),) * rank, self.dilation, self.channels_last
         )
         return (sliding.trimmed(p.b, p.b(op, spread), shape),)
-
-
-@dataclass(frozen=True)
-class MaxPool(Window):
-    """The maximum of every window; NaN if there is one."""
-
-    name: ClassVar[str] = "max_pool"
-    function: ClassVar[str] = "max"
-
-    def identity(self, dtype: DType) -> float | int:
-        """-inf, or the smallest integer."""
-        return lowest(dtype)
-
-    def evaluate(self, *operands: Array) -> tuple[Array, ...]:
-        """Maxima of the windows."""
-        (x,) = operands
-        with np.errstate(all="ignore"):
-            best = self._windows(x).max(self._taps())
-        return (sliding.in_layout(best, self.channels_last),)
-
-    def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
-        """The cotangent to the first maximum of each window in row-major order, as PyTorch.
-
-        One axis after the other, so that a window of h times w takes h + w steps: the last axis is pooled first, and
-        the first row that holds the maximum is found before the place in it.
-        """
-        axes = list(sliding.spatial_axes(p.b.type_of(p.operands[0]).rank, self.channels_last))
-        levels = [p.operands[0]]
-        for i in range(len(axes) - 1, 0, -1):
-            levels.append(p.b(self._along(i), levels[-1]))
-        levels.append(p.results[0])
-        cotangent = p.cotangent
-        for i, axis in enumerate(axes):
-            whole, pooled = levels[-2 - i], levels[-1 - i]
-            cotangent = self._to_the_first(p, i, axis, whole, pooled, cotangent)
-        return (cotangent,)
-
-    def _along(self, i: int) -> MaxPool:
-        """Pooling of spatial dimension i alone."""
-
-        def only(values: tuple[int, ...]) -> tuple[int, ...]:
-            return tuple(v if j == i else 1 for j, v in enumerate(values))
-
-        padding = tuple(pad if j == i else (0, 0) for j, pad in enumerate(self.padding))
-        return MaxPool(
-            only(self.window),
-            only(self.strides),
-            padding,
-            only(self.dilation),
-            self.channels_last,
-        )
-
-    def _to_the_first(
-        self, p: Pullback, i: int, axis: int, x: Value, y: Value, cotangent: Value
-    ) -> Value:
-        """The cotangent of x, of which y is the pooling along `axis`, the spatial dimension i."""
-        b, type, small = p.b, p.b.type_of(x), p.b.type_of(y).shape
-        rank, (low, high), s = type.rank, self.padding[i], self.strides[i]
-
-        def at(value: int) -> tuple[int, ...]:
-            return tuple(value if a == axis else 0 for a in range(rank))
-
-        source = x
-        if low or high:
-            source = b(Pad(at(low), at(high), at(0), lowest(type.dtype)), x)
-        padded = b.type_of(source).shape
-        steps = tuple(s if a == axis else 1 for a in range(rank))
-        e, total, left = p.arithmetic(small), None, cotangent
-        zero = e.constant(0.0, type.dtype)
-        for k in range(self.window[i]):
-            start = at(k * self.dilation[i])
-            limit = tuple(
-                start[a] + (d - 1) * s + 1 if a == axis else d for a, d in enumerate(small)
-            )
-            hit = e.compare("eq", b(Slice(start, limit, steps), source), y)
-            taken = embed(p, e.select(hit, left, zero), padded, start, steps)
-            left = e.select(hit, zero, left)
-            total = taken if total is None else arith.add(b, total, taken)
-        assert total is not None
-        if low or high:
-            return b(Pad(at(-low), at(-high), at(0), 0.0), total)
-        return total
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.op import Op
 from graphc.ir.types import TensorType
 from graphc.ir.verify import verify
-from graphc.ops import Attention, LayerNorm, LogSoftmax, Softmax
+from graphc.ops import Attention, LayerNorm, LogSoftmax, MaxPoolGradient, Softmax
 from graphc.passes.batch_norm import fold_batch_norm
 from graphc.passes.bodies import everywhere
 from graphc.passes.branches import join, settle
@@ -73,7 +73,8 @@ Observer = Callable[[str, Graph], None]
 
 
 def row_kernels(op: Op, operands: Sequence[TensorType]) -> bool:
-    """The composites that kernels take whole: normalisations over the innermost dimensions, and attention."""
+    """The composites that kernels take whole: normalisations over the innermost dimensions, attention, max pooling's
+    gradient channels last."""
     if isinstance(op, (Softmax, LogSoftmax)):
         return op.axis == operands[0].rank - 1
     if isinstance(op, Attention):
@@ -81,6 +82,10 @@ def row_kernels(op: Op, operands: Sequence[TensorType]) -> bool:
         sizes = (*q.shape, *k.shape[2:], v.shape[3])
         fixed = isinstance(q.shape[3], int) and isinstance(v.shape[3], int)
         return q.dtype in (DType.F32, DType.F64) and fixed and 0 not in sizes
+    if isinstance(op, MaxPoolGradient):
+        x, given = operands
+        whole = op.channels_last and 0 not in (*x.shape, *given.shape)
+        return whole and x.dtype in (DType.F32, DType.F64)
     return isinstance(op, LayerNorm)
 
 
@@ -91,7 +96,7 @@ def passes(keep: Keep = row_kernels, *, tiles: bool = False) -> tuple[Pass, ...]
     """
 
     def kept(op: Op, operands: Sequence[TensorType]) -> bool:
-        return keep(op, operands) and not (tiles and op.strided_operands)
+        return keep(op, operands) and not (tiles and isinstance(op, Attention))
 
     whole = (
         Pass("merge-loops", lambda graph: join(merge(graph))),

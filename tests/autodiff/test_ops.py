@@ -76,6 +76,28 @@ def _gradients(op: Op, arrays: list[Array]) -> list[Array]:
     return list(interpret(graph, {f"a{i}": x for i, x in enumerate(arrays)}, {}).values())
 
 
+def test_curvature_passes_through_max_pooling() -> None:
+    """The cube of what is pooled: its gradient depends on x through the cotangent of the pooling alone."""
+    rng = np.random.default_rng(3)
+    b = GraphBuilder("cube")
+    x = b(ops.Input("x", DType.F64, (2, 2, 6, 7)))
+    pool = ops.MaxPool((3, 2), (2, 1), ((1, 1), (0, 1)), (1, 2))
+    y = b(pool, x)
+    total = ops.arith.sum(b, ops.arith.multiply(b, ops.arith.multiply(b, y, y), y))
+    (slope,) = gradients(b, total, [x])
+    way = rng.normal(size=(2, 2, 6, 7))
+    (curvature,) = gradients(
+        b, ops.arith.sum(b, ops.arith.multiply(b, slope, b(ops.Constant.of(way)))), [x]
+    )
+    assert "max_pool_gradient" in {n.op.name for n in b.nodes}
+    graph = b.build([("slope", slope), ("curvature", curvature)])
+    at, h = rng.normal(size=way.shape), 1e-5
+    low, high = (interpret(graph, {"x": at + s * way}, {})["slope"] for s in (-h, h))
+    found = interpret(graph, {"x": at}, {})["curvature"]
+    assert np.abs(found).max() > 1
+    np.testing.assert_allclose(found, (high - low) / (2 * h), rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", sorted(STEPS))
 def test_steps_have_gradient_zero(name: str) -> None:
     b = GraphBuilder("steps")

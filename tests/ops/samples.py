@@ -333,6 +333,15 @@ def _window(cls: type[Window]) -> Callable[[Rng], Sample]:
     return sample
 
 
+def _max_pool_gradient(rng: Rng) -> Sample:
+    op, (x,) = _window(o.MaxPool)(rng)
+    assert isinstance(op, o.MaxPool)
+    x = x if DType.from_numpy(x.dtype).is_float else x.astype(np.float32)
+    (y,) = op.evaluate(x)
+    back = o.MaxPoolGradient(op.window, op.strides, op.padding, op.dilation, op.channels_last)
+    return back, [x, array(rng, DType.from_numpy(x.dtype), y.shape)]
+
+
 def _some(rng: Rng, arrays: list[Array], required: int) -> list[Array]:
     """The operands, some optional ones left out."""
     return arrays[: _int(rng, required, len(arrays))]
@@ -516,6 +525,7 @@ SAMPLES: dict[str, Callable[[Rng], Sample]] = {
     "dot_general": _dot,
     "conv_general": _conv,
     "conv_weight_gradient": _conv_weight,
+    "max_pool_gradient": _max_pool_gradient,
     "cross_entropy": _cross_entropy,
     "batch_norm": _batch_norm,
     "variance": _variance,

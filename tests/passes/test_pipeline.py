@@ -11,7 +11,7 @@ from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, GraphBuilder, Node
 from graphc.ir.types import TensorType
 from graphc.ir.verify import VerifyError
-from graphc.ops import Add, Input, Relu
+from graphc.ops import Add, Input, MaxPoolGradient, Relu
 from graphc.passes import pipeline
 
 
@@ -72,3 +72,26 @@ def test_attention_stays_whole_unless_its_products_run_on_tiles() -> None:
 
     assert "attention" in names(False) and "softmax" not in names(False)
     assert "softmax" in names(True) and "attention" not in names(True)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tiles", "whole"),
+    [
+        (DType.F32, False, True),
+        (DType.F64, False, True),
+        (DType.F32, True, True),
+        (DType.F16, False, False),
+    ],
+)
+def test_the_gradient_of_max_pooling_stays_whole_where_a_kernel_takes_it(
+    dtype: DType, tiles: bool, whole: bool
+) -> None:
+    b = GraphBuilder("g")
+    x, given = (b(Input(n, dtype, (1, 2, s, s))) for n, s in (("x", 4), ("dy", 2)))
+    dx = b(MaxPoolGradient((2, 2), (2, 2), ((0, 0),) * 2, (1, 1)), x, given)
+    graph = b.build([("dx", dx)])
+    found = pipeline.run(graph, until="decompose", tiles=tiles)[0]
+    names = {n.op.name for n in found.nodes}
+    assert ("max_pool_gradient" in names, "slice" in names) == (whole, not whole)
+    by_others = next(p for p in pipeline.passes(lambda *_: False) if p.name == "decompose")
+    assert "max_pool_gradient" not in {n.op.name for n in by_others.run(graph).nodes}

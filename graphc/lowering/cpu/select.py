@@ -15,6 +15,7 @@ from graphc.lowering.cpu.families.convolution.winograd_select import select_wino
 from graphc.lowering.cpu.families.dense.blocked_select import select_blocked_product
 from graphc.lowering.cpu.families.dense.long_products import select_long_product
 from graphc.lowering.cpu.families.dense.select import select_product
+from graphc.lowering.cpu.families.pooling.gradient_select import select_pooling_gradient
 from graphc.lowering.cpu.families.pooling.select import select_pooling
 from graphc.lowering.cpu.families.recurrence.kernel import select_cell
 from graphc.lowering.cpu.families.tile.select import select_tiles
@@ -32,6 +33,7 @@ from graphc.ops import (
     DotGeneral,
     Fusion,
     MaxPool,
+    MaxPoolGradient,
     Scan,
     WindowSum,
 )
@@ -79,6 +81,8 @@ def _select_root(fusion: Fusion, static: frozenset[int], target: CpuTarget) -> K
         return None
     if isinstance(root.op, Attention):
         return select_attention(fusion, root, target)
+    if isinstance(root.op, MaxPoolGradient):
+        return select_pooling_gradient(fusion, root, target)
     if isinstance(root.op, (ConvGeneral, DotGeneral)):
         tiles = select_tiles(fusion, root, static, target)
         if tiles is not None:
@@ -98,8 +102,8 @@ def _select_root(fusion: Fusion, static: frozenset[int], target: CpuTarget) -> K
 
 
 def root_of(fusion: Fusion) -> Node | None:
-    """The contraction, window or attention a fusion is built around, if any."""
+    """The contraction, window, or composite with operands in memory a fusion is built around, if any."""
     for node in fusion.body.nodes:
-        if node.op.pattern in _ROOTS or isinstance(node.op, Attention):
+        if node.op.pattern in _ROOTS or node.op.strided_operands:
             return node
     return None

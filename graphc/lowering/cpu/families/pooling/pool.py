@@ -38,7 +38,7 @@ from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.sharing import shared_loop
 from graphc.lowering.cpu.tiling import channel_blocks
 
-__all__ = ["PoolSpec", "emit_pool"]
+__all__ = ["PoolSpec", "Taps", "emit_pool", "taps_of"]
 
 _KINDS = ("max", "sum", "average")
 # Vectors of channels handled together, to share the arithmetic on positions.
@@ -90,12 +90,16 @@ class PoolSpec:
 
 
 @dataclass(frozen=True)
-class _Axis:
-    """The taps of one window along one dimension: ``first + i * dilation`` for ``i < count``."""
+class Taps:
+    """The taps of one window along one dimension that exist: ``first + i * dilation`` for ``i < count``.
+
+    ``skipped`` taps lie before the input.
+    """
 
     first: Extent
     count: Extent
     dilation: int
+    skipped: Extent = 0
 
 
 def emit_pool(spec: PoolSpec, target: CpuTarget, x: Operand, finish: Finish) -> None:
@@ -110,10 +114,10 @@ def emit_pool(spec: PoolSpec, target: CpuTarget, x: Operand, finish: Finish) -> 
 
     def task(indices: tuple[Extent, ...]) -> None:
         n, *output = indices
-        axes = [_axis(spec, d, o) for d, o in enumerate(output)]
+        axes = [taps_of(spec, d, o) for d, o in enumerate(output)]
         scale = _divisor(spec, axes)
 
-        def pixel(last: _Axis) -> None:
+        def pixel(last: Taps) -> None:
             window = [*axes[:-1], last]
 
             def block(c: Extent, pieces: list[tuple[int, int]]) -> None:
@@ -131,7 +135,7 @@ def emit_pool(spec: PoolSpec, target: CpuTarget, x: Operand, finish: Finish) -> 
         if static(clipped.count) is not None:
             pixel(clipped)
         else:
-            whole = _Axis(clipped.first, spec.window[-1], clipped.dilation)
+            whole = Taps(clipped.first, spec.window[-1], clipped.dilation)
             fits = i64(clipped.count) == i64(spec.window[-1])
             branch(fits, lambda: pixel(whole), lambda: pixel(clipped))
 
@@ -139,7 +143,7 @@ def emit_pool(spec: PoolSpec, target: CpuTarget, x: Operand, finish: Finish) -> 
     shared_loop((spec.batch, *spec.output), task, threads=threads, flops=spec.flops)
 
 
-def _axis(spec: PoolSpec, dimension: int, o: Extent) -> _Axis:
+def taps_of(spec: PoolSpec, dimension: int, o: Extent) -> Taps:
     """The part of window number ``o`` along a dimension that lies within the input."""
     from tvm.script.ir_builder import tirx as t
 
@@ -147,17 +151,17 @@ def _axis(spec: PoolSpec, dimension: int, o: Extent) -> _Axis:
     before, after = spec.padding[dimension]
     start = o * spec.strides[dimension] - before
     if before <= 0 and after <= 0:
-        return _Axis(start, window, dilation)
+        return Taps(start, window, dilation)
     start, size = i64(start), i64(spec.input[dimension])
     # Negative numerators never occur below: both quotients are of clamped values.
-    skipped = t.truncdiv(maximum_extent(0 - start, 0) + (dilation - 1), i64(dilation))
+    skipped = bind(t.truncdiv(maximum_extent(0 - start, 0) + (dilation - 1), i64(dilation)))
     room = maximum_extent(size - start, 0) + (dilation - 1)
     end = minimum_extent(t.truncdiv(room, i64(dilation)), window)
     first = bind(start + skipped * dilation)
-    return _Axis(first, bind(maximum_extent(end - skipped, 0)), dilation)
+    return Taps(first, bind(maximum_extent(end - skipped, 0)), dilation, skipped)
 
 
-def _divisor(spec: PoolSpec, axes: Sequence[_Axis]) -> Expr | int | None:
+def _divisor(spec: PoolSpec, axes: Sequence[Taps]) -> Expr | int | None:
     """What averages of one pixel are divided by; None for other reductions."""
     if spec.kind != "average":
         return None
@@ -174,7 +178,7 @@ def _reduce(
     spec: PoolSpec,
     x: Operand,
     n: Extent,
-    window: Sequence[_Axis],
+    window: Sequence[Taps],
     c: Extent,
     pieces: list[tuple[int, int]],
 ) -> Registers:
