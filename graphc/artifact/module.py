@@ -19,6 +19,7 @@ from graphc.artifact.errors import (
     ModuleClosedError,
     ModuleFileError,
     ModuleInputError,
+    ModuleTargetError,
 )
 from graphc.artifact.folder import copy_file, replacing
 from graphc.artifact.plan import Frame, Maker, Plan
@@ -90,8 +91,14 @@ class Module:
         verify: bool = True,
         debug: bool = False,
         info: manifest.Manifest | None = None,
+        elsewhere: bool = False,
     ) -> None:
-        """Opens a folder; see `open`. `info` is its manifest where it was read before."""
+        """Opens a folder; see `open`. `info` is its manifest where it was read before.
+
+        With `elsewhere` it may be for other machines than this: then the first call says what is missing here.
+        """
+        self._unfit: ModuleTargetError | None = None
+        self._elsewhere = elsewhere
         self.path = Path(os.path.abspath(path))
         self._manifest = info or manifest.read_manifest(self.path)
         info = self._manifest
@@ -282,11 +289,19 @@ class Module:
     def _make_handle(
         self, library: Path, weights: Path, interface: str, threads: int, debug: bool
     ) -> capi.Handle | None:
-        """The open model; None for one that opens later."""
-        return capi.Handle(str(library), str(weights), interface, threads, debug)
+        """The open model; None for one that opens later, or on other machines only."""
+        try:
+            return capi.Handle(str(library), str(weights), interface, threads, debug)
+        except ModuleTargetError as error:
+            if not self._elsewhere:
+                raise
+            self._unfit = error
+            return None
 
     def _open_handle(self) -> capi.Handle:
         handle = self._handle
+        if handle is None and self._unfit is not None:
+            raise self._unfit
         if handle is None:
             raise ModuleClosedError(f"the module {self.name!r} was closed")
         return handle

@@ -50,10 +50,10 @@ def open(
 
 
 def open_compiled(path: str | os.PathLike[str], threads: int | None = None) -> Module:
-    """A module that was written just now: not verified, and one for a GPU, perhaps of another machine, is opened when
-    it is used first.
+    """A module that was written just now, perhaps for another machine: not verified, and what this one lacks (a GPU,
+    features of the CPU) is an error when it is used first.
     """
-    return _read(path, threads, False, False, None)
+    return _read(path, threads, False, False, None, elsewhere=True)
 
 
 def _read(
@@ -62,10 +62,11 @@ def _read(
     verify: bool,
     debug: bool,
     device: int | None,
+    elsewhere: bool = False,
 ) -> Module:
     info = manifest.read_manifest(Path(os.path.abspath(path)))
     if is_cuda(str(info.data["target"]["name"])):
         return CudaModule(path, verify=verify, debug=debug, device=device or 0, info=info)
     if device is not None:
         raise ModuleInputError(f"`{info.name}` was compiled for a CPU: it has no device {device}")
-    return Module(path, threads=threads, verify=verify, debug=debug, info=info)
+    return Module(path, threads=threads, verify=verify, debug=debug, info=info, elsewhere=elsewhere)
