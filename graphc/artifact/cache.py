@@ -70,7 +70,7 @@ class Cache:
             return False
 
     def write(self, key: str, files: Mapping[str, bytes]) -> None:
-        """Keeps files as an entry, instead of one that may be there."""
+        """Keeps files as an entry, unless it is there: a key tells all that is in it."""
 
         def fill(folder: Path) -> dict[str, str]:
             for name, data in files.items():
@@ -80,7 +80,7 @@ class Cache:
         self._add(key, fill)
 
     def keep(self, key: str, folder: Path) -> None:
-        """Keeps the files of a folder as an entry, instead of one that may be there."""
+        """Keeps the files of a folder as an entry, unless it is there."""
         self._add(
             key,
             lambda fresh: {p.name: _copied(p, fresh / p.name) for p in sorted(folder.iterdir())},
@@ -109,14 +109,31 @@ class Cache:
         try:
             fresh.mkdir(parents=True, mode=0o700)
             (fresh / _INDEX).write_text(json.dumps(fill(fresh)), encoding="utf-8")
-            self._drop(key)
-            fresh.rename(self._entry(key))  # fails where another process was faster, with the same
+            try:
+                fresh.rename(self._entry(key))
+            except (
+                OSError
+            ):  # there is one: another process was faster, with the same, or it is damaged
+                if self._whole(key):
+                    return
+                self._drop(key)
+                fresh.rename(self._entry(key))
             self._trim()
         except OSError:
             pass
         finally:
             if fresh.exists():
                 remove_folder(fresh)
+
+    def _whole(self, key: str) -> bool:
+        """Whether all files of an entry are there, as they were written. Such a one stays: others may be reading it."""
+        index = self._index(key)
+        try:
+            return index is not None and all(
+                _digest(self._entry(key) / name) == digest for name, digest in index.items()
+            )
+        except OSError:
+            return False
 
     def _drop(self, key: str) -> None:
         """Removes an entry, out of sight first: nobody reads half of one."""
@@ -192,6 +209,15 @@ def _self() -> str:
         if path.suffix in (".py", ".c", ".h", ".cuh"):
             digest.update(path.relative_to(package).as_posix().encode())
             digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _digest(path: Path) -> str:
+    """The SHA-256 of a file."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as reader:
+        while chunk := reader.read(_CHUNK):
+            digest.update(chunk)
     return digest.hexdigest()
 
 
