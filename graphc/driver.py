@@ -91,7 +91,7 @@ def compile_graph(
     find_compiler()
     if isinstance(machine, CudaTarget):
         find_toolchain()
-    toolkit.preload()  # imports TVM beside the passes
+    imported = toolkit.preload()  # imports TVM beside the passes
     with _no_collector(), ThreadPoolExecutor(1) as pool:
         files = CUDA_RUNTIME if isinstance(machine, CudaTarget) else RUNTIME
         # The C runtime compiles while kernels are made.
@@ -100,6 +100,8 @@ def compile_graph(
         tiles = isinstance(machine, CpuTarget) and uses_tiles(precision, target)
         optimised, _ = optimise(graph, tiles=tiles)
         progress("generating code")
+        if isinstance(machine, CudaTarget):
+            imported.join()  # two threads that begin at different parts of it would see halves
         spec, linked = _generated(optimised, parameters, machine, precision)
         runtime.result()
     if state is not None:

@@ -18,6 +18,55 @@ from tests.frontend.helpers import load
 from tests.lowering.compiled import RUNNABLE, compare, compile_graph, random_parameters
 from tests.ops.samples import SAMPLES
 
+LAYERS = """model M {
+    input x: f32[N, 3, H, 8]
+    input big: bool[]
+    cond big {
+        h = x -> conv: Conv2d(5, 3, padding=1) -> ReLU -> MaxPool2d(2) -> Flatten(2)
+        y = mean(h, dim=2) -> deep: Linear(32) -> GELU -> out: Linear(7)
+    } else cond mean(x) > 0 {
+        y = mean(x, dim=(2, 3)) -> mid: Linear(7) -> softmax(dim=-1)
+    } else {
+        y = mean(x, dim=(2, 3)) -> low: Linear(7, bias=false)
+        y = y - mean(y, dim=1, keepdim=true)
+    }
+    output y
+    output g = grad(sum(y ** 3), x)
+}
+"""
+
+LOOPS = """model M {
+    input x: f32[T, N, 6]
+    param w: f32[6, 6] = normal(std=0.5)
+    scan x_t in x with h = ones([N, 6]), n = zeros([]) {
+        cond mean(x_t) > 0 {
+            h = tanh(h @ w + x_t)
+            n = n + 1
+        } else {
+            h = h -> rare: Linear(6)
+        }
+        emit h
+    }
+    cond n.last > 1 {
+        scan x_t in x with s = zeros([N, 6]) {
+            s = sin(s + x_t @ w)
+            emit s
+        }
+        y = s.last + h.last
+        ys = s.stacked
+    } else {
+        y = h.last
+        ys = h.stacked * 2
+    }
+    output y
+    output ys
+    output n = n.last
+    loss = sum(y * y) + sum(ys ** 2)
+    output g = grad(loss, x)
+    output g_w = grad(loss, w)
+}
+"""
+
 
 def random_choices() -> tuple[Graph, list[dict[str, Array]]]:
     """Some random choices and their gradients, in one graph, and inputs for all of them, both ways."""
@@ -53,23 +102,7 @@ def test_random_choices_and_their_gradients() -> None:
 @pytest.mark.parametrize("target", RUNNABLE)
 def test_layers_named_dims_and_gradients(target: str) -> None:
     """Products, a convolution, reductions and a choice in a choice; scratch memory of either branch."""
-    text = """model M {
-        input x: f32[N, 3, H, 8]
-        input big: bool[]
-        cond big {
-            h = x -> conv: Conv2d(5, 3, padding=1) -> ReLU -> MaxPool2d(2) -> Flatten(2)
-            y = mean(h, dim=2) -> deep: Linear(32) -> GELU -> out: Linear(7)
-        } else cond mean(x) > 0 {
-            y = mean(x, dim=(2, 3)) -> mid: Linear(7) -> softmax(dim=-1)
-        } else {
-            y = mean(x, dim=(2, 3)) -> low: Linear(7, bias=false)
-            y = y - mean(y, dim=1, keepdim=true)
-        }
-        output y
-        output g = grad(sum(y ** 3), x)
-    }
-    """
-    graph = load(text).graph
+    graph = load(LAYERS).graph
     weights = random_parameters(graph)
     module = compile_graph(graph, weights, target)
     rng = np.random.default_rng(1)
@@ -105,38 +138,7 @@ def test_element_types() -> None:
 
 
 def test_choices_in_loops_and_loops_in_choices() -> None:
-    text = """model M {
-        input x: f32[T, N, 6]
-        param w: f32[6, 6] = normal(std=0.5)
-        scan x_t in x with h = ones([N, 6]), n = zeros([]) {
-            cond mean(x_t) > 0 {
-                h = tanh(h @ w + x_t)
-                n = n + 1
-            } else {
-                h = h -> rare: Linear(6)
-            }
-            emit h
-        }
-        cond n.last > 1 {
-            scan x_t in x with s = zeros([N, 6]) {
-                s = sin(s + x_t @ w)
-                emit s
-            }
-            y = s.last + h.last
-            ys = s.stacked
-        } else {
-            y = h.last
-            ys = h.stacked * 2
-        }
-        output y
-        output ys
-        output n = n.last
-        loss = sum(y * y) + sum(ys ** 2)
-        output g = grad(loss, x)
-        output g_w = grad(loss, w)
-    }
-    """
-    graph = load(text).graph
+    graph = load(LOOPS).graph
     weights = random_parameters(graph)
     module = compile_graph(graph, weights)
     rng = np.random.default_rng(3)

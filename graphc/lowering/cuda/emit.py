@@ -25,6 +25,7 @@ __all__ = [
     "cast",
     "const",
     "dtype_of",
+    "equal",
     "evaluate",
     "i32",
     "i64",
@@ -85,6 +86,13 @@ def cast(value: Expr, dtype: str) -> Expr:
 def select(condition: Expr, a: Expr, b: Expr) -> Expr:
     """`condition ? a : b`."""
     return _t().Select(condition, a, b)
+
+
+def equal(a: Expr, b: Expr) -> Expr:
+    """Whether two numbers of one type are equal."""
+    import tvm.tirx as tx
+
+    return tx.EQ(a, b)
 
 
 def named(value: Expr) -> Expr:

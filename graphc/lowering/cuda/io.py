@@ -11,6 +11,7 @@ from graphc.lowering.cpu.kernel import Packing
 from graphc.lowering.cuda.emit import VECTOR_BYTES, Expr, Memory, Thread
 
 if TYPE_CHECKING:
+    from graphc.lowering.cuda.choice import Choice
     from graphc.lowering.cuda.loop import ScanLoop
 
 __all__ = ["Kernel", "KernelIO", "Setting", "Stage"]
@@ -81,7 +82,7 @@ class Kernel:
         scratch: bytes of the arena.
         packing: operands that are laid out anew.
         alignment: bytes of which every operand's and result's address is a multiple.
-        loop: what it launches instead of stages, step after step.
+        inside: what it launches instead of stages: a loop or a choice.
     """
 
     family: str
@@ -89,4 +90,4 @@ class Kernel:
     scratch: DimLike = 0
     packing: Mapping[int, Packing] = field(default_factory=dict)
     alignment: int = VECTOR_BYTES
-    loop: ScanLoop | None = None
+    inside: ScanLoop | Choice | None = None

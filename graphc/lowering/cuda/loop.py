@@ -14,19 +14,16 @@ from dataclasses import dataclass, replace
 
 from graphc.artifact.device import Address, Loop, Step
 from graphc.ir.dim import Dim, DimLike
-from graphc.ir.graph import GraphBuilder, Node, Value
+from graphc.ir.graph import GraphBuilder, Value
 from graphc.lowering.aliasing import origin
-from graphc.lowering.cpu.kernel import Packing
-from graphc.lowering.cpu.program import checks
+from graphc.lowering.cuda.body import Body, Select, moved, plan_body
 from graphc.lowering.cuda.emit import VECTOR_BYTES
 from graphc.lowering.cuda.io import Kernel, Setting
 from graphc.lowering.cuda.nest import nest
-from graphc.lowering.cuda.program import Function, functions_of, launches
-from graphc.lowering.plan import Call, Needs, Place, Plan, make_plan
-from graphc.lowering.verify import verify_plan
+from graphc.lowering.cuda.program import Function, Guards, launches
+from graphc.lowering.plan import Call, Place
 from graphc.ops import Fusion, Input, Scan
 
-Select = Callable[[Fusion, frozenset[int], Setting], Kernel]
 _ALIGN = 64
 _MOST = 1 << 40  # steps that no loop has
 
@@ -36,38 +33,16 @@ def select_scan(op: Scan, static: frozenset[int], setting: Setting, select: Sele
 
     `static` are the operands known when the module is built; `select` finds the body's kernels.
     """
-    kernels: dict[int, Kernel] = {}
-    packing: dict[int, Packing] = {}
     inputs = {n.values[0]: i for i, n in enumerate(op.body.inputs)}
     first = op.sequences + op.carries
     captures = {v: i for v, i in inputs.items() if i >= first and op.body.type_of(v).is_static}
     alignment = math.gcd(setting.alignment, _alignment(op))
-    setting = replace(setting, alignment=alignment)
-
-    def needs(node: Node) -> Needs:
-        assert isinstance(node.op, Fusion)
-        outer = {s: captures[v] for s, v in enumerate(node.operands) if v in captures}
-        kernel = select(node.op, frozenset(outer), setting)
-        late = {s for s, p in kernel.packing.items() if p.write is None and outer[s] not in static}
-        if late:
-            kernel = select(node.op, frozenset(outer) - late, setting)
-        kernels[node.id] = replace(kernel, alignment=alignment)
-        packing.update({outer[s]: p for s, p in kernel.packing.items() if s in outer})
-        inside = {s: p for s, p in kernel.packing.items() if s not in outer}
-        return Needs(
-            kernel.scratch,
-            {s: p.name for s, p in inside.items()},
-            {s: p.write for s, p in inside.items() if p.write is not None},
-        )
-
-    plan = make_plan(op.body, needs, frozenset())
-    verify_plan(op.body, plan)
-    functions = tuple(functions_of(plan, kernels, ""))
+    body = plan_body(op.body, captures, static, replace(setting, alignment=alignment), select)
     places = _places(op)
     copies = tuple(_copy(op, v, i, alignment) for i, v in enumerate(op.carried))
-    offsets, total = _buffers(op, places, plan.arena.size)
-    loop = ScanLoop(op, plan, functions, copies, tuple(places), tuple(offsets))
-    return Kernel("scan", (), total, packing, loop=loop)
+    offsets, total = _buffers(op, places, body.plan.arena.size)
+    loop = ScanLoop(op, body, copies, tuple(places), tuple(offsets))
+    return Kernel("scan", (), total, body.packing, inside=loop)
 
 
 def _alignment(op: Scan) -> int:
@@ -117,29 +92,34 @@ class ScanLoop:
     """What a loop launches.
 
     Attributes:
-        op, plan, functions: the loop, and the plan of its body with a function for each call.
+        op, body: the loop, and its planned body.
         copies: for each carry the function that moves it.
         places: for each carry the stacked result that holds it, or None.
         offsets: where in the scratch memory the buffers of each carry begin.
     """
 
     op: Scan
-    plan: Plan
-    functions: tuple[Function, ...]
+    body: Body
     copies: tuple[Function, ...]
     places: tuple[int | None, ...]
     offsets: tuple[DimLike, ...]
+    guards: int = 0
 
     @property
     def parts(self) -> tuple[Function, ...]:
         """The functions it launches."""
-        return (*self.functions, *self.copies)
+        return (*self.body.functions, *self.copies)
 
     def steps(
-        self, call: Call, function: Function, address: Callable[[Place], Address], fault_id: int
+        self,
+        call: Call,
+        function: Function,
+        address: Callable[[Place], Address],
+        fault_id: int,
+        guards: Guards,
     ) -> Iterator[Step]:
         """The launches of the whole loop; see `program.launches`."""
-        run = _Run(self, call, function, address, fault_id)
+        run = _Run(self, call, function, address, fault_id, guards)
         length = self.op.length
         some = (length + (_MOST - 1)) // _MOST  # 0 for no step at all, else 1
         variable = f"{function.symbol}_step"
@@ -168,10 +148,10 @@ class _Run:
     function: Function
     address: Callable[[Place], Address]
     fault_id: int
+    guards: Guards
 
     def step(self, t: DimLike, before: DimLike | None) -> list[Step]:
         """The launches of step `t`; None for `before` where the carries are the initial ones."""
-        bases = self._fault_bases()
 
         def address(place: Place) -> Address:
             if place.space == "arena":
@@ -180,11 +160,8 @@ class _Run:
                 return self._input(place.index, t, before)
             return self._output(place.index, t)
 
-        found: list[Step] = []
-        for call, part in zip(self.loop.plan.calls, self.loop.functions, strict=True):
-            id = self.fault_id + bases[call.node.id]
-            found += launches(call, self._part(part), address, id)
-        return found
+        body = self.loop.body
+        return list(body.launches(self.function, address, self.fault_id, self.guards))
 
     def finish(self, last: DimLike | None) -> list[Step]:
         """The carries after step `last`, or the initial ones if there is none, to their results."""
@@ -195,7 +172,7 @@ class _Run:
             else:
                 source = self._carry(carry, last)
             target = self.address(self.call.results[carry])
-            places = {"input": source, "output": target}
+            places = {Place("input"): source, Place("output"): target}
             call = replace(
                 self.call,
                 operands=(Place("input"),),
@@ -203,20 +180,8 @@ class _Run:
                 scratch=None,
                 in_place=(None,),
             )
-            found += launches(call, self._part(copy), lambda p, at=places: at[p.space], 0)  # type: ignore[misc]
+            found += launches(call, self.function.part(copy), places.__getitem__, 0, self.guards)
         return found
-
-    def _part(self, part: Function) -> Function:
-        return self.function.part(part)
-
-    def _fault_bases(self) -> dict[int, int]:
-        """The first fault id of each call of the body, counted from the loop's."""
-        bases: dict[int, int] = {}
-        count = 0
-        for node in self.loop.op.body.nodes:
-            bases[node.id] = count
-            count += sum(len(checks(region)) for region in node.op.regions)
-        return {call.node.id: bases.get(call.node.id, 0) for call in self.loop.plan.calls}
 
     # ---- Addresses at a step
 
@@ -226,13 +191,13 @@ class _Run:
 
     def _scratch(self, offset: DimLike) -> Address:
         assert self.call.scratch is not None
-        return _moved(self.address(self.call.scratch), offset)
+        return moved(self.address(self.call.scratch), offset)
 
     def _input(self, index: int, t: DimLike, before: DimLike | None) -> Address:
         op = self.loop.op
         operand = self.address(self.call.operands[index])
         if index < op.sequences:
-            return _moved(operand, self._at(t) * op.body.type_of(op.steps[index]).nbytes)
+            return moved(operand, self._at(t) * op.body.type_of(op.steps[index]).nbytes)
         if index < op.sequences + op.carries and before is not None:
             return self._carry(index - op.sequences, before - 1)
         return operand
@@ -251,12 +216,8 @@ class _Run:
     def _slice(self, emitted: int, t: DimLike) -> Address:
         op = self.loop.op
         result = self.address(self.call.results[op.carries + emitted])
-        return _moved(result, self._at(t) * op.body.type_of(op.emitted[emitted]).nbytes)
+        return moved(result, self._at(t) * op.body.type_of(op.emitted[emitted]).nbytes)
 
     def _buffer(self, carry: int, t: DimLike) -> Address:
         size = _rounded(self.loop.op.body.type_of(self.loop.op.carried[carry]).nbytes)
         return self._scratch(self.loop.offsets[carry] + t % 2 * size)
-
-
-def _moved(address: Address, offset: DimLike) -> Address:
-    return replace(address, offset=address.offset + offset)

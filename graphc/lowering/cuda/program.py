@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,27 +12,32 @@ from graphc.ir.dim import Dim, DimLike
 from graphc.ir.dtype import DType
 from graphc.lowering.cpu.program import checks, structure
 from graphc.lowering.cuda.build import prelude, text_of
-from graphc.lowering.cuda.emit import kernel
+from graphc.lowering.cuda.emit import cast, equal, i32, kernel, when
 from graphc.lowering.cuda.io import Kernel, KernelIO, Stage
 from graphc.lowering.plan import Call, Place, Plan
 from graphc.ops import Fusion
 
-__all__ = ["Function", "functions_of", "launches", "source_of"]
+__all__ = ["Function", "Guards", "functions_of", "launches", "source_of"]
 
 _SCRATCH = DType.U8
+
+Guards = tuple[tuple[Address, int], ...]
+"""Predicates, bool scalars on the device, and what each must be for a kernel to do anything."""
 
 
 @dataclass(frozen=True, eq=False)
 class Function:
     """The code of one kernel: for each stage `symbol(operands..., results..., scratch?, fault?, dims..., fault id?)`.
 
-    A result that takes over an operand's storage (`in_place`) has no pointer of its own.
+    A result that takes over an operand's storage (`in_place`) has no pointer of its own. In front of all else come
+    `guards` pairs of a predicate's address and what it must be for the kernel to do anything.
     """
 
     symbol: str
     fusion: Fusion
     kernel: Kernel
     in_place: tuple[int | None, ...]
+    guards: int = 0
 
     @property
     def own_results(self) -> tuple[int, ...]:
@@ -49,14 +55,16 @@ class Function:
         return tuple(self.fusion.body.dims)
 
     def part(self, part: Function) -> Function:
-        """A function that a loop launches, under its name in the source."""
-        return replace(part, symbol=f"{self.symbol}_{part.symbol}")
+        """A function that a loop or a choice launches, under its name in the source."""
+        inside = self.kernel.inside
+        guards = self.guards + (0 if inside is None else inside.guards)
+        return replace(part, symbol=f"{self.symbol}_{part.symbol}", guards=guards)
 
     def every(self) -> Iterator[Function]:
         """The function and all it needs."""
         yield self
-        if self.kernel.loop is not None:
-            for part in {p.symbol: p for p in self.kernel.loop.parts}.values():
+        if self.kernel.inside is not None:
+            for part in {p.symbol: p for p in self.kernel.inside.parts}.values():
                 yield from self.part(part).every()
 
     def stage_symbol(self, stage: int) -> str:
@@ -95,7 +103,8 @@ def _emitted(function: Function, number: int, stage: Stage) -> object:
     types = [n.types[0] for n in body.inputs]
     outputs = [body.type_of(v) for _, v in body.outputs]
     chosen = function.kernel
-    pointers = {f"a{i}": t.dtype for i, t in enumerate(types)}
+    pointers = {f"guard{i}": DType.BOOL for i in range(function.guards)}
+    pointers |= {f"a{i}": t.dtype for i, t in enumerate(types)}
     for slot, packing in chosen.packing.items():
         if packing.dtype is not None:
             pointers[f"a{slot}"] = DType.from_numpy(packing.dtype)
@@ -104,9 +113,10 @@ def _emitted(function: Function, number: int, stage: Stage) -> object:
         pointers["scratch"] = _SCRATCH
     if function.has_fault:
         pointers["fault"] = DType.I64
-    dims = [*function.dims, *(["fault_base"] if function.has_fault else [])]
+    wanted = [f"wanted{i}" for i in range(function.guards)]
+    dims = [*wanted, *function.dims, *(["fault_base"] if function.has_fault else [])]
     with kernel(function.stage_symbol(number), pointers, dims, stage.threads) as k:
-        zero = _zero()
+        zero = i32(0)
         io = KernelIO(
             tuple(k.memory[f"a{i}"] for i in range(len(types))),
             tuple(
@@ -120,30 +130,34 @@ def _emitted(function: Function, number: int, stage: Stage) -> object:
             scratch=k.memory["scratch"] if chosen.scratch != 0 else None,
             alignment=chosen.alignment,
         )
-        stage.emit(io)
+        with ExitStack() as stack:
+            for i in range(function.guards):
+                holds = cast(k.memory[f"guard{i}"].load(zero), "int64")
+                stack.enter_context(when(equal(holds, k.dims[f"wanted{i}"])))
+            stage.emit(io)
     return k.function
 
 
-def _zero() -> object:
-    from graphc.lowering.cuda.emit import i32
-
-    return i32(0)
-
-
 def launches(
-    call: Call, function: Function, address: Callable[[Place], Address], fault_id: int
+    call: Call,
+    function: Function,
+    address: Callable[[Place], Address],
+    fault_id: int,
+    guards: Guards = (),
 ) -> Iterator[Step]:
     """What one call of a kernel launches; `address` tells where a place is."""
-    if function.kernel.loop is not None:
-        yield from function.kernel.loop.steps(call, function, address, fault_id)
+    if function.kernel.inside is not None:
+        yield from function.kernel.inside.steps(call, function, address, fault_id, guards)
         return
-    arguments: list[Address | DimLike] = [address(p) for p in call.operands]
+    arguments: list[Address | DimLike] = [predicate for predicate, _ in guards]
+    arguments += [address(p) for p in call.operands]
     arguments += [address(call.results[r]) for r in function.own_results]
     if function.kernel.scratch != 0:
         assert call.scratch is not None
         arguments.append(address(call.scratch))
     if function.has_fault:
         arguments.append(Address("fault"))
+    arguments += [wanted for _, wanted in guards]
     arguments += [Dim.symbol(name) for name in function.dims]
     if function.has_fault:
         arguments.append(fault_id)

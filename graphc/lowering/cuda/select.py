@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from graphc.lowering.cuda.attention import select_attention
+from graphc.lowering.cuda.choice import select_cond
 from graphc.lowering.cuda.convolution import select_convolution
 from graphc.lowering.cuda.dense import select_product
 from graphc.lowering.cuda.flash import select_flash
 from graphc.lowering.cuda.io import Kernel, Setting
 from graphc.lowering.cuda.loop import select_scan
 from graphc.lowering.cuda.nest import nest
-from graphc.ops import Attention, ConvGeneral, DotGeneral, Fusion, Scan
+from graphc.ops import Attention, Cond, ConvGeneral, DotGeneral, Fusion, Scan
 
 
 def select(fusion: Fusion, static: frozenset[int], setting: Setting) -> Kernel:
@@ -20,6 +21,8 @@ def select(fusion: Fusion, static: frozenset[int], setting: Setting) -> Kernel:
     (last, *_) = reversed(fusion.body.nodes)
     if isinstance(last.op, Scan):
         return select_scan(last.op, static, setting, select)
+    if isinstance(last.op, Cond):
+        return select_cond(last.op, static, setting, select)
     return _select_root(fusion, static, setting) or nest(fusion.body)
 
 

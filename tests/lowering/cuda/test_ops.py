@@ -14,7 +14,7 @@ from tests.lowering.cuda.bodies import Kernels
 from tests.ops.samples import SAMPLES
 
 SEEDS = 3
-WITHOUT = {"arg_sort", "fusion", "scan"}  # no computation of single elements
+WITHOUT = {"arg_sort", "cond", "fusion", "scan"}  # no computation of single elements
 
 
 def application(name: str, seed: int) -> tuple[Op, list[Array], Graph]:
