@@ -24,10 +24,12 @@ from graphc.lowering.cpu.emit import (
     branch,
     cast,
     const,
+    floor_div,
     i64,
     loop,
     maximum_extent,
     minimum_extent,
+    product,
     select,
     splat,
     static,
@@ -41,8 +43,8 @@ from graphc.lowering.cpu.tiling import channel_blocks
 
 __all__ = ["emit_pool_gradient"]
 
-# Vectors of channels handled together, to share the arithmetic on positions.
-_VECTORS = 4
+# Vectors of channels handled together, to share the arithmetic on positions: two registers each, and one.
+_FIND_VECTORS, _GATHER_VECTORS = 4, 8
 _NOWHERE = -1
 """The number of a window with a NaN, which no tap has."""
 
@@ -77,7 +79,7 @@ def emit_pool_gradient(
                 for offset, lanes in pieces:
                     scratch.store(numbers.get(0, offset, lanes), (n, *output, c + offset))
 
-            channel_blocks(spec.channels, target.lanes(spec.dtype), _VECTORS, block)
+            channel_blocks(spec.channels, target.lanes(spec.dtype), _FIND_VECTORS, block)
 
         # Along W the whole window is unrolled where it fits, as in pooling.
         clipped = axes[-1]
@@ -108,7 +110,7 @@ def emit_pool_gradient(
             for offset, lanes in pieces:
                 finish((n, *position, c + offset), total.get(0, offset, lanes), lanes)
 
-        channel_blocks(spec.channels, target.lanes(spec.dtype), _VECTORS, block)
+        channel_blocks(spec.channels, target.lanes(spec.dtype), _GATHER_VECTORS, block)
 
     shared_loop((spec.batch, *spec.output), find, threads=threads, flops=spec.flops)
     shared_loop((spec.batch, *spec.input), gather, threads=threads, flops=spec.flops)
@@ -181,6 +183,10 @@ def _around(spec: PoolSpec, dimension: int, i: Extent) -> _Windows:
     from tvm.script.ir_builder import tirx as t
 
     stride, (before, _) = spec.strides[dimension], spec.padding[dimension]
+    size, covered = static(spec.input[dimension]), static(product([spec.output[dimension], stride]))
+    disjoint = spec.window[dimension] == stride and spec.dilation[dimension] == 1
+    if disjoint and before == 0 and size is not None and size == covered:
+        return _Windows(i, bind(i64(floor_div(i, stride))), 1)
     reach = (spec.window[dimension] - 1) * spec.dilation[dimension]
     place = bind(i64(i) + before)
     # Numerators of quotients are clamped, for those round towards zero.

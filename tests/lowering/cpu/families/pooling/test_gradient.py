@@ -12,11 +12,13 @@ from graphc.ir.graph import Graph, GraphBuilder
 from graphc.lowering.cpu.emit import kernel
 from graphc.lowering.cpu.families.pooling.gradient import emit_pool_gradient
 from graphc.lowering.cpu.families.pooling.pool import PoolSpec
-from graphc.lowering.cpu.features import CpuTarget
+from graphc.lowering.cpu.features import CpuTarget, parse_target
 from graphc.lowering.cpu.select import select
-from graphc.ops import Fusion, Input, MaxPool, MaxPoolGradient, Relu, arith
+from graphc.lowering.generate import generate
+from graphc.lowering.precision import lower_precision
+from graphc.ops import ConvGeneral, Fusion, Input, MaxPool, MaxPoolGradient, Relu, arith
 from graphc.passes import pipeline
-from tests.lowering.compiled import check
+from tests.lowering.compiled import TILES, check
 from tests.lowering.cpu.families.pooling.test_pool import CASES, spec_of
 from tests.lowering.cpu.harness import TARGETS, build, guarded, misaligned, target_id
 
@@ -112,3 +114,21 @@ def test_a_training_step_keeps_it_in_one_kernel(channels_last: bool) -> None:
     assert len(bodies) == 1
     if channels_last:
         assert {"max_pool_gradient", "select"} <= bodies[0]
+
+
+def test_operands_stored_in_bfloat16_are_widened_where_they_are_read() -> None:
+    b = GraphBuilder("step")
+    x, w = b(Input("x", DType.F32, (1, 16, 8, 8))), b(Input("w", DType.F32, (32, 16, 3, 3)))
+    h = b(Relu(), b(ConvGeneral.simple(2, padding=1), x, w))
+    y = b(MaxPool((2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1)), h)
+    (dw,) = gradients(b, arith.sum(b, arith.multiply(b, y, y)), [w])
+    fused, _ = pipeline.run(b.build([("dw", dw)]), tiles=True)
+    lowered, _ = lower_precision(fused, "bf16", parse_target(TILES))
+    (found,) = (
+        node
+        for node in lowered.nodes
+        if isinstance(node.op, Fusion)
+        and select(node.op, frozenset(), parse_target(TILES)).family == "pool_gradient"
+    )
+    assert {lowered.type_of(v).dtype for v in found.operands} == {DType.BF16}
+    assert generate(fused, {}, target=TILES, precision="bf16")[1]
