@@ -86,6 +86,14 @@ def test_imports_point_to_earlier_rooms(path: Path) -> None:
             assert here == "lowering", f"{name} is imported inside a function"
 
 
+@pytest.mark.parametrize("room", ["generic", "cuda"])
+def test_what_is_for_all_targets_and_for_gpus_needs_nothing_of_cpus(room: str) -> None:
+    for path in sorted((ROOT / "lowering" / room).rglob("*.py")):
+        for name, _ in imported_modules(path):
+            assert not name.startswith("graphc.lowering.cpu"), f"{path.name} imports {name}"
+            assert room == "cuda" or not name.startswith("graphc.lowering.cuda"), path.name
+
+
 def modules_after(code: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-c", f"import sys\n{code}\nprint(*sys.modules)"],

@@ -21,8 +21,8 @@ from graphc.ir.dim import DimLike
 from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.printer import print_graph
 from graphc.lowering.aliasing import origin
-from graphc.lowering.cpu.kernel import Packing
-from graphc.lowering.cpu.program import checks
+from graphc.lowering.generic.bodies import checks
+from graphc.lowering.packing import Packing
 from graphc.lowering.plan import Call, Needs, Plan
 from graphc.reference import evaluate_values
 

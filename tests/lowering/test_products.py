@@ -7,7 +7,7 @@ from graphc.ir.dim import Bounds, Dim
 from graphc.ir.dtype import DType
 from graphc.ir.graph import GraphBuilder
 from graphc.ir.types import TensorType
-from graphc.lowering.cpu.families.strides import Axis, merge, read_product
+from graphc.lowering.generic.strides import Axis, merge, read_product
 from graphc.ops import Add, BroadcastInDim, DotGeneral, Gelu, Input, Parameter, Relu, Transpose
 from tests.lowering.compiled import RUNNABLE, check
 

@@ -12,8 +12,10 @@ from typing import Any
 from graphc.ir.graph import Graph, Node, Value
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.io import KernelIO
-from graphc.lowering.cpu.kernel import Kernel, Packing
-from graphc.lowering.cpu.program import Function, call_kernel, checks, functions_of
+from graphc.lowering.cpu.kernel import Kernel
+from graphc.lowering.cpu.program import Function, call_kernel, functions_of
+from graphc.lowering.generic.bodies import checks
+from graphc.lowering.packing import Packing
 from graphc.lowering.plan import Needs, Place, Plan, make_plan
 from graphc.lowering.verify import verify_plan
 from graphc.ops import Fusion

@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from graphc.ir.dim import DimLike
-from graphc.ir.dtype import DType
-from graphc.ir.graph import GraphBuilder, Value
-from graphc.ops import Input
-from graphc.reference import interpret
+from graphc.lowering.packing import Packing
 
 if TYPE_CHECKING:
     from graphc.lowering.cpu.io import KernelIO
@@ -20,32 +17,6 @@ if TYPE_CHECKING:
     from graphc.lowering.cpu.sizes import General
 
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
-@dataclass(frozen=True, eq=False)
-class Packing:
-    """How an operand is laid out for a kernel; equal `name`s mean equal layouts.
-
-    `pack(array)` makes it when the module is built. `write(builder, value)` says the same in graph ops, for operands
-    that only a run knows; a kernel without it takes build-time operands alone. `dtype` is the packed elements' (TVM's
-    name), where that is not the operand's.
-    """
-
-    name: str
-    pack: Callable[[Array], Array]
-    write: Callable[[GraphBuilder, Value], Value] | None = None
-    dtype: str | None = None
-
-    @staticmethod
-    def written(name: str, write: Callable[[GraphBuilder, Value], Value]) -> Packing:
-        """The packing that graph ops say; at build time the reference interpreter carries them out."""
-
-        def pack(array: Array) -> Array:
-            b = GraphBuilder("pack")
-            x = b(Input("x", DType.from_numpy(array.dtype), array.shape))
-            return interpret(b.build([("packed", write(b, x))]), {"x": array}, {})["packed"]
-
-        return Packing(name, pack, write)
 
 
 @dataclass(frozen=True, eq=False)

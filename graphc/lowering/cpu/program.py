@@ -13,14 +13,13 @@ from functools import cached_property
 from typing import Any
 
 from graphc.ir.dtype import DType
-from graphc.ir.graph import Graph, Node
+from graphc.ir.graph import Graph
 from graphc.ir.types import TensorType
 from graphc.lowering.cpu.emit import View, call_symbol, i64, kernel, when
 from graphc.lowering.cpu.features import CpuTarget
-from graphc.lowering.cpu.generic.reduce import expanded
 from graphc.lowering.cpu.io import FAULT_WORDS, KernelIO
 from graphc.lowering.cpu.kernel import Kernel, dim_expr
-from graphc.lowering.generic.trace import checked_nodes
+from graphc.lowering.generic.bodies import checks, structure
 from graphc.lowering.plan import Call, Place, Plan
 from graphc.ops import Fusion
 
@@ -106,29 +105,6 @@ def _worth_sharing(plan: Plan, kernels: Mapping[int, Kernel]) -> set[int]:
             alike.setdefault(key, {}).setdefault(size, []).append(call.node.id)
     many = [sizes for sizes in alike.values() if len(sizes) >= _ALIKE]
     return {id for sizes in many for ids in sizes.values() for id in ids}
-
-
-def structure(body: Graph) -> Hashable:
-    """What two bodies must share to share code: ops, wiring and types, but not where they were written."""
-    nodes = tuple((_plain(n), n.operands, n.types) for n in body.nodes)
-    return (nodes, tuple(v for _, v in body.outputs), tuple(sorted(body.dims)))
-
-
-def _plain(node: Node) -> Hashable:
-    """An op without the places of what is in its bodies."""
-    if not node.op.regions:
-        return node.op
-    plain = [
-        (k, structure(v) if isinstance(v, Graph) else v) for k, v in node.op.attributes().items()
-    ]
-    return (type(node.op), tuple(plain))
-
-
-def checks(body: Graph) -> list[Node]:
-    """The nodes of a body, and of the bodies in it, whose indices are checked at run time: one fault id each."""
-    if any(node.op.regions for node in body.nodes):
-        return [c for node in body.nodes for region in node.op.regions for c in checks(region)]
-    return list(checked_nodes(expanded(body)))
 
 
 def emit_function(function: Function, target: CpuTarget) -> Any:

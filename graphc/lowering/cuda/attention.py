@@ -14,7 +14,6 @@ from typing import Any
 from graphc.ir.dim import DimLike
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, Node, Value
-from graphc.lowering.cpu.families.strides import strides_of
 from graphc.lowering.cuda import arithmetic
 from graphc.lowering.cuda.emit import (
     Array,
@@ -35,6 +34,7 @@ from graphc.lowering.cuda.emit import (
 from graphc.lowering.cuda.epilogue import Epilogue, border
 from graphc.lowering.cuda.io import Kernel, KernelIO, Stage
 from graphc.lowering.generic.inline import Inliner
+from graphc.lowering.generic.strides import strides_of
 from graphc.ops import Attention, Convert, Fusion, Transpose
 
 __all__ = ["select_attention"]

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from graphc.artifact.device import Address, Step
 from graphc.ir.dim import DimLike
 from graphc.ir.graph import Graph, Node, Value
-from graphc.lowering.cpu.kernel import Packing
-from graphc.lowering.cpu.program import checks
 from graphc.lowering.cuda.io import Kernel, Setting
 from graphc.lowering.cuda.program import Function, Guards, functions_of, launches
+from graphc.lowering.generic.bodies import checks
+from graphc.lowering.packing import Packing
 from graphc.lowering.plan import Needs, Place, Plan, make_plan
 from graphc.lowering.verify import verify_plan
 from graphc.ops import Fusion

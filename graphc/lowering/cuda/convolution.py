@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from graphc.ir.dim import DimLike, product
 from graphc.ir.graph import GraphBuilder, Node, Value
-from graphc.lowering.cpu.families.dense.select import stored_slots
-from graphc.lowering.cpu.families.strides import Axis, Product
-from graphc.lowering.cpu.kernel import Packing
 from graphc.lowering.cuda import tiles
 from graphc.lowering.cuda.dense import TileAt, matrix_loader, pack_rows, product_kernel
 from graphc.lowering.cuda.emit import VECTOR_BYTES, Expr, cast, i32, i64, pure
 from graphc.lowering.cuda.io import Kernel
 from graphc.lowering.cuda.tiles import Units
+from graphc.lowering.generic.strides import Axis, Product, stored_slots
+from graphc.lowering.packing import Packing
 from graphc.ops import ConvGeneral, Fusion, Reshape, Transpose
 
 __all__ = ["select_convolution"]

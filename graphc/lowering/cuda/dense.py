@@ -11,15 +11,14 @@ from dataclasses import dataclass
 
 from graphc.ir.dim import DimLike, product
 from graphc.ir.graph import GraphBuilder, Node, Value
-from graphc.lowering.cpu.families.dense.select import spread, stored_slots
-from graphc.lowering.cpu.families.strides import Axis, Product, read_product
-from graphc.lowering.cpu.kernel import Packing
 from graphc.lowering.cuda import tiles
 from graphc.lowering.cuda.emit import VECTOR_BYTES, Expr, named
 from graphc.lowering.cuda.emitter import CudaEmitter, divides
 from graphc.lowering.cuda.epilogue import Epilogue, border
 from graphc.lowering.cuda.io import Kernel, KernelIO, Stage
 from graphc.lowering.cuda.tiles import Tile, Units
+from graphc.lowering.generic.strides import Axis, Product, read_product, spread, stored_slots
+from graphc.lowering.packing import Packing
 from graphc.ops import DotGeneral, Fusion, Pad, Reshape, Transpose
 
 __all__ = ["pack_rows", "select_product"]

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from graphc.ir.dim import DimLike
-from graphc.lowering.cpu.kernel import Packing
 from graphc.lowering.cuda.emit import VECTOR_BYTES, Expr, Memory, Thread
+from graphc.lowering.packing import Packing
 
 if TYPE_CHECKING:
     from graphc.lowering.cuda.choice import Choice

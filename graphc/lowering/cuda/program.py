@@ -10,10 +10,10 @@ from functools import cached_property
 from graphc.artifact.device import Address, Launch, Step
 from graphc.ir.dim import Dim, DimLike
 from graphc.ir.dtype import DType
-from graphc.lowering.cpu.program import checks, structure
 from graphc.lowering.cuda.build import prelude, text_of
 from graphc.lowering.cuda.emit import cast, equal, i32, kernel, when
 from graphc.lowering.cuda.io import Kernel, KernelIO, Stage
+from graphc.lowering.generic.bodies import checks, structure
 from graphc.lowering.plan import Call, Place, Plan
 from graphc.ops import Fusion
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphc.ir.graph import GraphBuilder, Value
-from graphc.lowering.cpu.kernel import Array, Packing
+from graphc.lowering.cpu.kernel import Array
+from graphc.lowering.packing import Packing
 from graphc.ops import Pad, Reshape, Transpose
 
 __all__ = [

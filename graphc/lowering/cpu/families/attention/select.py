@@ -10,11 +10,11 @@ from graphc.ir.graph import Graph, Node, Value
 from graphc.lowering.cpu.emit import Expr, Extent, View, i64
 from graphc.lowering.cpu.families.attention.kernel import AttentionSpec, emit_attention
 from graphc.lowering.cpu.families.epilogue import Epilogue
-from graphc.lowering.cpu.families.strides import strides_of
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.io import KernelIO
 from graphc.lowering.cpu.kernel import Kernel, dim_expr
 from graphc.lowering.generic.inline import Inliner
+from graphc.lowering.generic.strides import strides_of
 from graphc.ops import Attention, Fusion, Transpose
 
 

@@ -19,11 +19,12 @@ from graphc.lowering.cpu.families.convolution.expand import (
 )
 from graphc.lowering.cpu.families.epilogue import Epilogue
 from graphc.lowering.cpu.families.packing import write_depthwise, write_matmul
-from graphc.lowering.cpu.families.strides import strides_of
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.io import KernelIO
-from graphc.lowering.cpu.kernel import Kernel, Packing, dim_expr
+from graphc.lowering.cpu.kernel import Kernel, dim_expr
 from graphc.lowering.generic.inline import Inliner
+from graphc.lowering.generic.strides import strides_of
+from graphc.lowering.packing import Packing
 from graphc.ops import ConvGeneral, Fusion, Input, Pad, Reshape, Transpose
 
 

@@ -12,19 +12,14 @@ from graphc.lowering.cpu.families.convolution.transposed import (
     choose_holed_conv,
     emit_holed_conv,
 )
-from graphc.lowering.cpu.families.dense.select import (
-    DTYPES,
-    Matrices,
-    computed_in,
-    product_kernel,
-    stored_slots,
-)
+from graphc.lowering.cpu.families.dense.select import DTYPES, Matrices, computed_in, product_kernel
 from graphc.lowering.cpu.families.epilogue import Epilogue
 from graphc.lowering.cpu.families.packing import write_conv, write_depthwise
-from graphc.lowering.cpu.families.strides import Axis, Product, strides_of
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.io import KernelIO
-from graphc.lowering.cpu.kernel import Kernel, Packing, dim_expr
+from graphc.lowering.cpu.kernel import Kernel, dim_expr
+from graphc.lowering.generic.strides import Axis, Product, stored_slots, strides_of
+from graphc.lowering.packing import Packing
 from graphc.ops import ConvGeneral, Fusion, Reshape, Transpose
 
 

@@ -20,11 +20,11 @@ from graphc.lowering.cpu.families.convolution.weight_spec import (
 )
 from graphc.lowering.cpu.families.dense.select import DTYPES, operand_slots
 from graphc.lowering.cpu.families.epilogue import Epilogue
-from graphc.lowering.cpu.families.strides import strides_of
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.io import KernelIO
 from graphc.lowering.cpu.kernel import Kernel, dim_expr
 from graphc.lowering.generic.index import unflatten
+from graphc.lowering.generic.strides import strides_of
 from graphc.ops import ConvWeightGradient, Fusion
 
 

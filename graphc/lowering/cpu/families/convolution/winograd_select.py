@@ -17,10 +17,11 @@ from graphc.lowering.cpu.families.convolution.winograd_spec import (
 )
 from graphc.lowering.cpu.families.dense.select import operand_slots
 from graphc.lowering.cpu.families.epilogue import Epilogue
-from graphc.lowering.cpu.families.strides import strides_of
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.io import KernelIO
-from graphc.lowering.cpu.kernel import Kernel, Packing, dim_expr
+from graphc.lowering.cpu.kernel import Kernel, dim_expr
+from graphc.lowering.generic.strides import strides_of
+from graphc.lowering.packing import Packing
 from graphc.ops import ConvGeneral, Fusion
 
 

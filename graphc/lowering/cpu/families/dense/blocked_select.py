@@ -13,12 +13,12 @@ from graphc.lowering.cpu.families.dense.blocked import (
     choose_blocked,
     emit_blocked,
 )
-from graphc.lowering.cpu.families.dense.select import DTYPES, operand_slots, spread
+from graphc.lowering.cpu.families.dense.select import DTYPES, operand_slots
 from graphc.lowering.cpu.families.epilogue import Epilogue
-from graphc.lowering.cpu.families.strides import Axis, read_depth
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.io import KernelIO
 from graphc.lowering.cpu.kernel import Kernel, dim_expr
+from graphc.lowering.generic.strides import Axis, read_depth, spread
 from graphc.ops import DotGeneral, Fusion
 
 __all__ = ["select_blocked_product"]

@@ -17,12 +17,12 @@ from graphc.lowering.cpu.families.convolution.weight_spec import (
     choose_conv_weight,
     conv_weight_scratch,
 )
-from graphc.lowering.cpu.families.dense.select import operand_slots, spread
+from graphc.lowering.cpu.families.dense.select import operand_slots
 from graphc.lowering.cpu.families.epilogue import Epilogue
-from graphc.lowering.cpu.families.strides import read_product
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.io import KernelIO
 from graphc.lowering.cpu.kernel import Kernel, dim_expr
+from graphc.lowering.generic.strides import read_product, spread
 from graphc.ops import DotGeneral, Fusion
 
 __all__ = ["select_long_product"]

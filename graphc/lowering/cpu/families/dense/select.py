@@ -9,7 +9,7 @@ from typing import Any
 from graphc.ir.dim import DimLike
 from graphc.ir.dim import product as dim_product
 from graphc.ir.dtype import DType
-from graphc.ir.graph import Graph, GraphBuilder, Node, Value
+from graphc.ir.graph import GraphBuilder, Node, Value
 from graphc.lowering.cpu.emit import Expr, Extent, View
 from graphc.lowering.cpu.families.dense.matmul import (
     MatmulSpec,
@@ -19,12 +19,12 @@ from graphc.lowering.cpu.families.dense.matmul import (
 )
 from graphc.lowering.cpu.families.epilogue import Epilogue
 from graphc.lowering.cpu.families.packing import write_matmul
-from graphc.lowering.cpu.families.strides import Axis, Product, read_product
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.io import KernelIO
-from graphc.lowering.cpu.kernel import Kernel, Packing, dim_expr
-from graphc.lowering.generic.index import unflatten
-from graphc.ops import Convert, DotGeneral, Fusion, Reshape, Transpose
+from graphc.lowering.cpu.kernel import Kernel, dim_expr
+from graphc.lowering.generic.strides import Product, read_product, spread, stored_slots
+from graphc.lowering.packing import Packing
+from graphc.ops import DotGeneral, Fusion, Reshape, Transpose
 
 DTYPES = ("float32", "float64")
 
@@ -136,22 +136,6 @@ def operand_slots(fusion: Fusion, root: Node) -> tuple[int, int] | None:
     return (slots[lhs], slots[rhs]) if lhs in slots and rhs in slots else None
 
 
-def stored_slots(fusion: Fusion, root: Node) -> tuple[int, int] | None:
-    """The same where operands may be stored in half precision: kernels widen what they read."""
-    lhs, rhs = (stored_slot(fusion.body, v) for v in root.operands)
-    return None if lhs is None or rhs is None else (lhs, rhs)
-
-
-def stored_slot(body: Graph, value: Value) -> int | None:
-    """Which operand of the kernel a value is, as it stands or widened to f32."""
-    slots = {node.values[0]: slot for slot, node in enumerate(body.inputs)}
-    node = body.node(value.node)
-    if isinstance(node.op, Convert) and node.op.dtype is DType.F32:
-        source = body.type_of(node.operands[0]).dtype
-        return slots.get(node.operands[0]) if source in (DType.BF16, DType.F16) else None
-    return slots.get(value)
-
-
 def computed_in(dtype: DType) -> str:
     """The type in which a family sums: float32 for half precision."""
     return "float32" if dtype in (DType.BF16, DType.F16) else str(dtype.numpy)
@@ -199,11 +183,3 @@ def _view(io: KernelIO, slot: int, strides: Sequence[DimLike]) -> View:
     memory = io.operands[slot]
     along = tuple(dim_expr(s, io.dims) for s in strides)
     return View(memory.buffer, memory.dtype, along, memory.offset)
-
-
-def spread(position: DimLike, axis: Axis, shape: Sequence[DimLike], at: list[DimLike]) -> None:
-    """Writes a merged axis' position to the result dims it stands for."""
-    for dim, index in zip(
-        axis.dims, unflatten(position, [shape[d] for d in axis.dims]), strict=True
-    ):
-        at[dim] = index

@@ -5,14 +5,13 @@ from __future__ import annotations
 from graphc.ir.dim import DimLike
 from graphc.ir.graph import Graph, Node, Value
 from graphc.lowering.cpu.emit import View
-from graphc.lowering.cpu.families.dense.select import stored_slot
 from graphc.lowering.cpu.families.epilogue import Epilogue
 from graphc.lowering.cpu.families.pooling.gradient import emit_pool_gradient
 from graphc.lowering.cpu.families.pooling.pool import PoolSpec
-from graphc.lowering.cpu.families.strides import strides_of
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.io import KernelIO
 from graphc.lowering.cpu.kernel import Kernel, dim_expr
+from graphc.lowering.generic.strides import stored_slot, strides_of
 from graphc.ops import Fusion, MaxPoolGradient, Transpose
 
 

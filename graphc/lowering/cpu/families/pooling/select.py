@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from graphc.ir.graph import Node
-from graphc.lowering.cpu.families.dense.select import computed_in, stored_slot
+from graphc.lowering.cpu.families.dense.select import computed_in
 from graphc.lowering.cpu.families.epilogue import Epilogue
 from graphc.lowering.cpu.families.pooling.pool import PoolSpec, emit_pool
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.io import KernelIO
 from graphc.lowering.cpu.kernel import Kernel, dim_expr
+from graphc.lowering.generic.strides import stored_slot
 from graphc.ops import AvgPool, Fusion, MaxPool, WindowSum
 
 DTYPES = ("float32", "float64")

@@ -32,11 +32,12 @@ from graphc.lowering.cpu.families.recurrence.select import Cell, CellProduct, St
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.generic.expr import TirEmitter
 from graphc.lowering.cpu.io import KernelIO
-from graphc.lowering.cpu.kernel import Kernel, Packing, dim_expr
-from graphc.lowering.cpu.program import checks
+from graphc.lowering.cpu.kernel import Kernel, dim_expr
 from graphc.lowering.cpu.tiling import RowTiles
+from graphc.lowering.generic.bodies import checks
 from graphc.lowering.generic.index import Space, flatten
 from graphc.lowering.generic.inline import Inliner
+from graphc.lowering.packing import Packing
 from graphc.ops import Reshape, Scan, Transpose
 
 _UNROLL = 4

@@ -18,9 +18,7 @@ from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.op import Op
 from graphc.ir.types import TensorType
 from graphc.lowering.cpu.emit import Expr, Extent, View
-from graphc.lowering.cpu.families.dense.select import spread
 from graphc.lowering.cpu.families.epilogue import Epilogue
-from graphc.lowering.cpu.families.strides import Axis, Product, read_product, strides_of
 from graphc.lowering.cpu.families.tile.amx import pack_tiles, packed_words
 from graphc.lowering.cpu.families.tile.conv import TileConv, emit_tile_conv, pack_tile_conv
 from graphc.lowering.cpu.families.tile.matmul import (
@@ -30,7 +28,9 @@ from graphc.lowering.cpu.families.tile.matmul import (
 )
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.io import KernelIO
-from graphc.lowering.cpu.kernel import Array, Kernel, Packing, dim_expr
+from graphc.lowering.cpu.kernel import Array, Kernel, dim_expr
+from graphc.lowering.generic.strides import Axis, Product, read_product, spread, strides_of
+from graphc.lowering.packing import Packing
 from graphc.ops import Add, Convert, ConvGeneral, DotGeneral, Fusion
 
 

@@ -11,8 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from graphc.ir.dim import DimLike, product
+from graphc.ir.dtype import DType
+from graphc.ir.graph import Graph, Node, Value
 from graphc.ir.types import TensorType
-from graphc.ops import DotGeneral
+from graphc.lowering.generic.index import unflatten
+from graphc.ops import Convert, DotGeneral, Fusion
 
 
 @dataclass(frozen=True)
@@ -124,3 +127,27 @@ def merge(axes: Sequence[Axis]) -> list[Axis]:
         else:
             merged.append(axis)
     return merged or [Axis(1, 0, 0)]
+
+
+def spread(position: DimLike, axis: Axis, shape: Sequence[DimLike], at: list[DimLike]) -> None:
+    """Writes a merged axis' position to the result dims it stands for."""
+    for dim, index in zip(
+        axis.dims, unflatten(position, [shape[d] for d in axis.dims]), strict=True
+    ):
+        at[dim] = index
+
+
+def stored_slots(fusion: Fusion, root: Node) -> tuple[int, int] | None:
+    """The kernel's operands that a product multiplies, as they stand or in half precision that kernels widen; else None."""
+    lhs, rhs = (stored_slot(fusion.body, v) for v in root.operands)
+    return None if lhs is None or rhs is None else (lhs, rhs)
+
+
+def stored_slot(body: Graph, value: Value) -> int | None:
+    """Which operand of the kernel a value is, as it stands or widened to f32."""
+    slots = {node.values[0]: slot for slot, node in enumerate(body.inputs)}
+    node = body.node(value.node)
+    if isinstance(node.op, Convert) and node.op.dtype is DType.F32:
+        source = body.type_of(node.operands[0]).dtype
+        return slots.get(node.operands[0]) if source in (DType.BF16, DType.F16) else None
+    return slots.get(value)
