@@ -138,7 +138,7 @@ def spread(position: DimLike, axis: Axis, shape: Sequence[DimLike], at: list[Dim
 
 
 def stored_slots(fusion: Fusion, root: Node) -> tuple[int, int] | None:
-    """The kernel's operands that a product multiplies, as they stand or in half precision that kernels widen; else None."""
+    """The kernel's operands that a product multiplies as they stand, or in half precision, which is widened."""
     lhs, rhs = (stored_slot(fusion.body, v) for v in root.operands)
     return None if lhs is None or rhs is None else (lhs, rhs)
 
