@@ -100,8 +100,7 @@ def compile_graph(
         tiles = isinstance(machine, CpuTarget) and uses_tiles(precision, target)
         optimised, _ = optimise(graph, tiles=tiles)
         progress("generating code")
-        if isinstance(machine, CudaTarget):
-            imported.join()  # two threads that begin at different parts of it would see halves
+        imported.join()  # two threads that begin at different parts of it would see halves
         spec, linked = _generated(optimised, parameters, machine, precision)
         runtime.result()
     if state is not None:
