@@ -41,6 +41,8 @@ class Place:
 class Call:
     """One kernel call. `in_place[r]` is the operand slot whose storage result `r` takes over.
 
+    `scratch` is where the `scratch_bytes` begin that the kernel asks for, if it does.
+
     `sources[slot]` is the value whose bytes operand `slot` reads: reshapes followed back, and the packed copy where the
     kernel reads one.
     """
@@ -51,6 +53,7 @@ class Call:
     results: tuple[Place, ...]
     scratch: Place | None
     in_place: tuple[int | None, ...]
+    scratch_bytes: DimLike = 0
 
     @property
     def fusion(self) -> Fusion:
@@ -147,6 +150,7 @@ class _Planner:
                 tuple(map(settle, call.results)),
                 settle(call.scratch) if call.scratch else None,
                 call.in_place,
+                call.scratch_bytes,
             )
             for call in drafts
         )
@@ -246,9 +250,8 @@ class _Planner:
         if step.need.scratch != 0:
             scratch = Place("arena", len(self.requests))
             self.requests.append(Request(step.need.scratch, now, now))
-        return Call(
-            node, tuple(step.sources), tuple(operands), tuple(results), scratch, tuple(taken)
-        )
+        places = (tuple(operands), tuple(results), scratch)
+        return Call(node, tuple(step.sources), *places, tuple(taken), step.need.scratch)
 
     def _place(self, step: _Step, slot: int) -> Place:
         source = step.sources[slot]

@@ -50,7 +50,7 @@ def _replay(graph: Graph, plan: Plan, env: dict[str, int]) -> None:
     for call in plan.calls:
         if call.scratch is not None:
             start = evaluate(call.scratch.offset, env)
-            claim(start, start + 1, Value(-1))
+            claim(start, start + evaluate(call.scratch_bytes, env), Value(-1))
         for source, place in zip(call.sources, call.operands, strict=True):
             lost = False
             if place.space == "arena":
