@@ -11,7 +11,7 @@ from graphc.ir.dim import Bounds, Dim, DimLike
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, GraphBuilder, Value
 from graphc.lowering.cpu.emit import ceil_div
-from graphc.lowering.cpu.families.dense.blocked import (
+from graphc.lowering.cpu.families.dense.blocked_spec import (
     BlockedSpec,
     blocked_scratch,
     choose_blocked,

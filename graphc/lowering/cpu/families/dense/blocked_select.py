@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from graphc.ir.dim import DimLike
 from graphc.ir.graph import Node
 from graphc.lowering.cpu.emit import Expr, Extent, View
-from graphc.lowering.cpu.families.dense.blocked import (
+from graphc.lowering.cpu.families.dense.blocked import emit_blocked
+from graphc.lowering.cpu.families.dense.blocked_spec import (
     BlockedSpec,
     blocked_scratch,
     choose_blocked,
-    emit_blocked,
 )
 from graphc.lowering.cpu.families.dense.select import DTYPES, operand_slots
 from graphc.lowering.cpu.families.epilogue import Epilogue
