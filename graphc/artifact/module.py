@@ -1,4 +1,7 @@
-"""Opening and running compiled modules, with NumPy and the standard library only."""
+"""Opening and running compiled modules, with NumPy and the standard library only.
+
+Longer than most, because `Module` is all that a user of a module sees, and its methods share one state.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The body of a loop or a branch inside a kernel: planned like a graph of its own, emitted as calls of its kernels.
-
-Operands of the outer kernel that kernels of the body want packed are packed outside, once.
-"""
+"""The body of a loop or a branch inside a kernel: planned like a graph of its own, emitted as calls of its kernels."""
 
 from __future__ import annotations
 
@@ -9,15 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.graph import Graph, Value
+from graphc.lowering.body import first_faults, plan_inside
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.io import KernelIO
 from graphc.lowering.cpu.kernel import Kernel
 from graphc.lowering.cpu.program import Function, call_kernel, functions_of
 from graphc.lowering.generic.bodies import checks
 from graphc.lowering.packing import Packing
-from graphc.lowering.plan import Needs, Place, Plan, make_plan
-from graphc.lowering.verify import verify_plan
+from graphc.lowering.plan import Place, Plan
 from graphc.ops import Fusion
 
 Select = Callable[[Fusion, frozenset[int], CpuTarget], Kernel]
@@ -44,11 +41,7 @@ class Body:
 
     def emit(self, io: KernelIO, address: Callable[[Place], Any], first_fault: int = 0) -> None:
         """Emits the calls; `first_fault` counts from the outer kernel's first fault id."""
-        bases: dict[int, int] = {}
-        count = first_fault
-        for node in self.graph.nodes:
-            bases[node.id] = count
-            count += sum(len(checks(region)) for region in node.op.regions)
+        bases = first_faults(self.graph, first_fault)
         fault = None if io.fault is None else io.fault.address((0,))
         for call, function in zip(self.plan.calls, self.functions, strict=True):
             base = io.fault_base + bases.get(call.node.id, 0)
@@ -68,27 +61,9 @@ def plan_body(
     `packable` are inputs of the body that may be packed outside, and the operands of the outer kernel that they are;
     `static` are the operands known when the module is built.
     """
-    kernels: dict[int, Kernel] = {}
-    packing: dict[int, Packing] = {}
-
-    def needs(node: Node) -> Needs:
-        assert isinstance(node.op, Fusion)
-        outer = {s: packable[v] for s, v in enumerate(node.operands) if v in packable}
-        kernel = select(node.op, frozenset(outer), target)
-        late = {s for s, p in kernel.packing.items() if p.write is None and outer[s] not in static}
-        if late:
-            kernel = select(node.op, frozenset(outer) - late, target)
-        kernels[node.id] = kernel
-        packing.update({outer[s]: p for s, p in kernel.packing.items() if s in outer})
-        inside = {s: p for s, p in kernel.packing.items() if s not in outer}
-        return Needs(
-            kernel.scratch,
-            {s: p.name for s, p in inside.items()},
-            {s: p.write for s, p in inside.items() if p.write is not None},
-        )
-
-    plan = make_plan(body, needs, frozenset())
-    verify_plan(body, plan)
+    plan, kernels, packing = plan_inside(
+        body, packable, static, lambda fusion, known: select(fusion, known, target)
+    )
     return Body(body, plan, tuple(functions_of(plan, kernels, prefix)), packing)
 
 

@@ -15,12 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from graphc.lowering.cpu.emit import symbol
-from graphc.lowering.cpu.features import CpuTarget
+from graphc.lowering.cpu.features import LEVEL, CpuTarget
 
 __all__ = ["compile_object", "compile_objects"]
-
-LEVEL = 2
-"""How much LLVM optimises. Level 3 takes twice the time for code that is larger and no faster (benchmarks/NOTES.md)."""
 
 
 def _lower(module: Any, target: Any) -> Any:

@@ -42,6 +42,10 @@ _EXTENSIONS = {
 }
 
 
+LEVEL = 2
+"""How much LLVM optimises. Level 3 takes twice the time for code that is larger and no faster (benchmarks/NOTES.md)."""
+
+
 @dataclass(frozen=True)
 class CpuTarget:
     """One instruction set to compile for.
@@ -116,7 +120,7 @@ class CpuTarget:
         # The kernels are tiled for 512-bit registers; LLVM's v4 tuning shies away from them.
         return (*extra, "-prefer-256-bit") if self.vector_bits == 512 else extra
 
-    def tvm_target(self, level: int = 2) -> Any:
+    def tvm_target(self, level: int = LEVEL) -> Any:
         """The :class:`tvm.target.Target` of this instruction set, for an optimisation level of LLVM (imports TVM)."""
         import tvm
 

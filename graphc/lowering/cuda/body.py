@@ -1,7 +1,4 @@
-"""The body of a loop or a branch: planned like a graph of its own, launched kernel by kernel.
-
-Operands of the outer kernel that kernels of the body want packed are packed outside, once.
-"""
+"""The body of a loop or a branch: planned like a graph of its own, launched kernel by kernel."""
 
 from __future__ import annotations
 
@@ -10,13 +7,13 @@ from dataclasses import dataclass, replace
 
 from graphc.artifact.device import Address, Step
 from graphc.ir.dim import DimLike
-from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.graph import Graph, Value
+from graphc.lowering.body import first_faults, plan_inside
 from graphc.lowering.cuda.io import Kernel, Setting
 from graphc.lowering.cuda.program import Function, Guards, functions_of, launches
 from graphc.lowering.generic.bodies import checks
 from graphc.lowering.packing import Packing
-from graphc.lowering.plan import Needs, Place, Plan, make_plan
-from graphc.lowering.verify import verify_plan
+from graphc.lowering.plan import Place, Plan
 from graphc.ops import Fusion
 
 __all__ = ["Body", "Select", "moved", "plan_body"]
@@ -46,11 +43,7 @@ class Body:
         guards: Guards,
     ) -> Iterator[Step]:
         """The launches of the body inside of `function`; its fault ids begin with `first_fault`."""
-        bases: dict[int, int] = {}
-        count = first_fault
-        for node in self.graph.nodes:
-            bases[node.id] = count
-            count += sum(len(checks(region)) for region in node.op.regions)
+        bases = first_faults(self.graph, first_fault)
         for call, part in zip(self.plan.calls, self.functions, strict=True):
             id = bases.get(call.node.id, first_fault)
             yield from launches(call, function.part(part), address, id, guards)
@@ -69,27 +62,11 @@ def plan_body(
     `packable` are inputs of the body that may be packed outside, and the operands of the outer kernel that they are;
     `static` are the operands known when the module is built.
     """
-    kernels: dict[int, Kernel] = {}
-    packing: dict[int, Packing] = {}
 
-    def needs(node: Node) -> Needs:
-        assert isinstance(node.op, Fusion)
-        outer = {s: packable[v] for s, v in enumerate(node.operands) if v in packable}
-        kernel = select(node.op, frozenset(outer), setting)
-        late = {s for s, p in kernel.packing.items() if p.write is None and outer[s] not in static}
-        if late:
-            kernel = select(node.op, frozenset(outer) - late, setting)
-        kernels[node.id] = replace(kernel, alignment=setting.alignment)
-        packing.update({outer[s]: p for s, p in kernel.packing.items() if s in outer})
-        inside = {s: p for s, p in kernel.packing.items() if s not in outer}
-        return Needs(
-            kernel.scratch,
-            {s: p.name for s, p in inside.items()},
-            {s: p.write for s, p in inside.items() if p.write is not None},
-        )
+    def chosen(fusion: Fusion, known: frozenset[int]) -> Kernel:
+        return replace(select(fusion, known, setting), alignment=setting.alignment)
 
-    plan = make_plan(body, needs, frozenset())
-    verify_plan(body, plan)
+    plan, kernels, packing = plan_inside(body, packable, static, chosen)
     return Body(body, plan, tuple(functions_of(plan, kernels, prefix)), packing)
 
 
