@@ -1,17 +1,17 @@
-"""Maps of any size: what is flat, what is rows and columns, and code that is shared."""
+"""Bodies that differ in numbers: maps of any size, random numbers of any stream, and code that is shared."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from graphc.ir.dim import Dim
+from graphc.ir.dim import Bounds, Dim
 from graphc.ir.dtype import DType
 from graphc.ir.graph import GraphBuilder, Value
 from graphc.lowering.cpu.sizes import of_any_size
 from graphc.lowering.generate import generate
-from graphc.ops import Fusion, Input, Transpose, arith
+from graphc.ops import DotGeneral, Fusion, Input, RandomBits, Transpose, arith
 from graphc.passes import pipeline
-from tests.lowering.compiled import check
+from tests.lowering.compiled import check, compare
 
 SHAPES = ((3, 5), (7, 4, 2), (61,), (1, 1))
 
@@ -64,3 +64,32 @@ def test_maps_that_differ_in_size_share_code() -> None:
             for n in graph.inputs
         },
     )
+
+
+def test_products_with_dropouts_behind_share_code_whatever_their_streams() -> None:
+    """Rows and columns of any number, so that tiles of every size hand over their results in loops."""
+    rows, columns = Dim.symbol("M"), Dim.symbol("N")
+    b = GraphBuilder("dropouts", {"M": Bounds(), "N": Bounds()})
+    key = b(Input("key", DType.I64, (2,)))
+    outputs = []
+    for i, stream in enumerate((3, 1 << 24)):
+        x = b(Input(f"x{i}", DType.F32, (rows, 5)))
+        y = b(Input(f"y{i}", DType.F32, (5, columns)))
+        product = b(DotGeneral((), (), (1,), (0,)), x, y)
+        shape = (rows, columns)
+        kept = arith.compare(b, "lt", b(RandomBits(stream, shape), key), 0)
+        outputs.append((f"out{i}", arith.select(b, kept, product, 0.0)))
+    graph = b.build(outputs)
+    fused, _ = pipeline.run(graph)
+    spec, _ = generate(fused, {})
+    assert len(spec.kernels) == 2 and len({k.name for k in spec.kernels}) == 1
+    rng = np.random.default_rng(0)
+    module = None
+    for m, n in ((1, 1), (3, 17), (13, 16), (20, 43)):
+        inputs: dict[str, np.ndarray] = {"key": np.array([7, 1 << 40], "i8")}
+        for i in range(2):
+            inputs[f"x{i}"] = rng.standard_normal((m, 5)).astype("f4")
+            inputs[f"y{i}"] = rng.standard_normal((5, n)).astype("f4")
+        if module is None:
+            module = check(graph, inputs)
+        compare(module, graph, inputs, {})

@@ -122,6 +122,7 @@ def _shifted(bits: Expr, more: Expr, offset: Expr) -> Expr:
 def _picked(key: Sequence[Expr], stream: Expr, position: Expr) -> Expr:
     """Elements anywhere: each computes its block and takes one word."""
     import tvm.tirx as tx
+    from tvm.script.ir_builder import tirx as t
 
     lanes = lanes_of(position)
 
@@ -132,4 +133,5 @@ def _picked(key: Sequence[Expr], stream: Expr, position: Expr) -> Expr:
     first, second = _pairs(key, stream, bind(at >> number(2)))
     pair = bind(select(tx.EQ(at & number(2), number(0)), first, second))
     word = select(tx.EQ(at & number(1), number(0)), pair, pair >> number(32))
-    return bind(cast(cast(word, "uint32"), "int32"))
+    # Not a cast to int32: TVM takes that for a number that is not negative.
+    return bind(t.reinterpret("int32" if lanes == 1 else f"int32x{lanes}", cast(word, "uint32")))
