@@ -46,6 +46,7 @@ __all__ = [
     "call_symbol",
     "cast",
     "ceil_div",
+    "clear",
     "const",
     "dtype_of",
     "floor_div",
@@ -362,6 +363,15 @@ class Registers:
         lanes, start = lanes_of(value), i64(column)
         index = start if lanes == 1 else _t().ramp(start, i64(1), lanes)
         _t().buffer_store(self._rows[row], value, [index])
+
+
+def clear(flat: View, start: Extent, length: Extent) -> None:
+    """Sets ``length`` elements of a flat view to zero by ``memset``, which LLVM neither unrolls nor has to find."""
+    import numpy as np
+
+    t = _t()
+    size = i64(length * (2 if flat.dtype == "bfloat16" else np.dtype(flat.dtype).itemsize))
+    t.evaluate(t.call_extern("handle", "memset", flat.address((start,)), t.int32(0), size))
 
 
 def prefetch(address: Expr, near: int = 3) -> None:

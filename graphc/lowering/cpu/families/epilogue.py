@@ -11,7 +11,18 @@ from collections.abc import Sequence
 from graphc.ir.dim import DimLike
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, Node
-from graphc.lowering.cpu.emit import Expr, Extent, View, along, bind, const, loop, prefetch, splat
+from graphc.lowering.cpu.emit import (
+    Expr,
+    Extent,
+    View,
+    along,
+    bind,
+    clear,
+    const,
+    loop,
+    prefetch,
+    splat,
+)
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.generic.expr import TirEmitter
 from graphc.lowering.cpu.io import KernelIO
@@ -104,6 +115,9 @@ def fill_border(view: View, shape: Sequence[Extent], pad: Pad, target: CpuTarget
     dtype = "float32" if view.dtype in ("bfloat16", "float16") else view.dtype
 
     def run(start: Extent, length: Extent) -> None:
+        if pad.value == 0:
+            clear(flat, start, length)
+            return
         along(
             length,
             lanes,
