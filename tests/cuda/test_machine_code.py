@@ -9,6 +9,7 @@ from graphc import driver, frontend
 from graphc.artifact.cuda.target import parse_cuda_target
 from graphc.artifact.cuda.toolchain import compile_source
 from graphc.lowering.cuda.generate import generate_device
+from graphc.passes import pipeline
 from tests.cuda.sass import instructions, resources
 
 MODELS = Path(__file__).parents[2] / "benchmarks" / "gpu_models.nn"
@@ -25,7 +26,7 @@ def compiled(
     loaded = frontend.load(file, model=model, settings=settings)
     weights = frontend.initialise(loaded.parameters, 0)
     target = parse_cuda_target(f"cuda:{arch}")
-    graph, _ = driver.optimise(loaded.graph)
+    graph, _ = driver.optimise(loaded.graph, keep=pipeline.device_kernels)
     _, program = generate_device(graph, weights, target, precision)
     binary = compile_source(program.source, target)
     assert not [k for k, r in resources(binary.log).items() if r.spilled]

@@ -86,6 +86,6 @@ def test_attention_on_tensor_cores(name: str, precision: str) -> None:
     spec, program = compile_device(graph, {}, precision=precision)
     assert "graphc_attend<graphc_" in program.source.split('extern "C" __global__')[-1]
     found, _ = execute(spec, program, graph, arrays, reverse=name == "open")
-    fused, _ = pipeline.run(graph)
+    fused, _ = pipeline.run(graph, keep=pipeline.device_kernels)
     narrow = store_narrow(fused, DType(precision), lambda op, lhs, rhs, packed: True)
     compare(found, interpret(narrow, arrays, {}), 8e-3 if precision == "bf16" else 1e-3)
