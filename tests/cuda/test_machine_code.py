@@ -60,3 +60,21 @@ def test_f32_does_not(tmp_path: Path) -> None:
     (tmp_path / "m.nn").write_text(LINEAR)
     found = compiled(tmp_path / "m.nn", None, {}, "f32", "sm_90")
     assert not found["HMMA"] and found["FFMA"]
+
+
+@pytest.mark.parametrize("width", [64, 128])
+def test_attention_runs_on_tensor_cores_both_ways(width: int, tmp_path: Path) -> None:
+    """Whatever heads: a block's sums and scores stay in registers."""
+    (tmp_path / "m.nn").write_text(f"""model Both() {{
+        input q: bf16[2, 4, 512, {width}]
+        input k: bf16[2, 4, 512, {width}]
+        input v: bf16[2, 4, 512, {width}]
+        y = scaled_dot_product_attention(q, k, v, is_causal=true)
+        loss = mean(astype(y, f32))
+        output y = y
+        output dq = grad(loss, q)
+        output dk = grad(loss, k)
+        output dv = grad(loss, v)
+    }}""")
+    found = compiled(tmp_path / "m.nn", None, {}, "f32", "sm_80")
+    assert found["HMMA"] and not found["LDL"] and not found["STL"]

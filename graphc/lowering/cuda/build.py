@@ -15,7 +15,7 @@ from typing import Any
 __all__ = ["prelude", "text_of"]
 
 
-_TEXTS = ("prelude.cuh", "multiply.cuh", "attend.cuh")
+_TEXTS = ("prelude.cuh", "multiply.cuh", "attend.cuh", "attend_back.cuh", "attend_back_plain.cuh")
 
 
 @cache

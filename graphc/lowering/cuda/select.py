@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from graphc.lowering.cuda.attention import select_attention
+from graphc.lowering.cuda.attention_gradient import select_attention_gradient
 from graphc.lowering.cuda.choice import select_cond
 from graphc.lowering.cuda.convolution import select_convolution
 from graphc.lowering.cuda.dense import select_product
@@ -10,7 +11,7 @@ from graphc.lowering.cuda.flash import select_flash
 from graphc.lowering.cuda.io import Kernel, Setting
 from graphc.lowering.cuda.loop import select_scan
 from graphc.lowering.cuda.nest import nest
-from graphc.ops import Attention, Cond, ConvGeneral, DotGeneral, Fusion, Scan
+from graphc.ops import Attention, AttentionGradient, Cond, ConvGeneral, DotGeneral, Fusion, Scan
 
 
 def select(fusion: Fusion, static: frozenset[int], setting: Setting) -> Kernel:
@@ -30,6 +31,8 @@ def _select_root(fusion: Fusion, static: frozenset[int], setting: Setting) -> Ke
     for node in fusion.body.nodes:
         if isinstance(node.op, Attention):
             return select_flash(fusion, node, setting) or select_attention(fusion, node)
+        if isinstance(node.op, AttentionGradient):
+            return select_attention_gradient(fusion, node, setting)
         if isinstance(node.op, DotGeneral):
             return select_product(fusion, node, static, setting.precision)
         if isinstance(node.op, ConvGeneral):
