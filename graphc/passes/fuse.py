@@ -101,7 +101,8 @@ class _Fuser:
             user.op.pattern not in (Pattern.CONTRACT, Pattern.WINDOW, Pattern.REGION)
             and (user.op.pattern is not Pattern.OPAQUE or _computes(user.op))
             and not user.op.alias
-            for user, _ in graph.users(node)
+            and slot >= user.op.strided_operands
+            for user, slot in graph.users(node)
         )
 
     def _random_masks(self) -> set[int]:
