@@ -26,6 +26,8 @@ GRAPHC_INLINE void graphc_copy_4(void *to, const void *from) { *(unsigned int *)
 GRAPHC_INLINE void graphc_copy_8(void *to, const void *from) { *(uint2 *)to = *(const uint2 *)from; }
 GRAPHC_INLINE void graphc_copy_16(void *to, const void *from) { *(uint4 *)to = *(const uint4 *)from; }
 
+GRAPHC_INLINE void graphc_write_f32(void *to, float value) { *(float *)to = value; }
+
 /* ---- Half precision: 16-bit words in memory, float in registers, rounded to nearest even. ---- */
 
 #ifndef GRAPHC_EMULATED

@@ -11,7 +11,17 @@ from graphc.lowering.cuda.flash import select_flash
 from graphc.lowering.cuda.io import Kernel, Setting
 from graphc.lowering.cuda.loop import select_scan
 from graphc.lowering.cuda.nest import nest
-from graphc.ops import Attention, AttentionGradient, Cond, ConvGeneral, DotGeneral, Fusion, Scan
+from graphc.lowering.cuda.weight_gradient import select_weight_gradient
+from graphc.ops import (
+    Attention,
+    AttentionGradient,
+    Cond,
+    ConvGeneral,
+    ConvWeightGradient,
+    DotGeneral,
+    Fusion,
+    Scan,
+)
 
 
 def select(fusion: Fusion, static: frozenset[int], setting: Setting) -> Kernel:
@@ -35,6 +45,8 @@ def _select_root(fusion: Fusion, static: frozenset[int], setting: Setting) -> Ke
             return select_attention_gradient(fusion, node, setting)
         if isinstance(node.op, DotGeneral):
             return select_product(fusion, node, static, setting.precision)
+        if isinstance(node.op, ConvWeightGradient):
+            return select_weight_gradient(fusion, node, setting.precision)
         if isinstance(node.op, ConvGeneral):
             return select_convolution(fusion, node, setting.precision)
     return None
