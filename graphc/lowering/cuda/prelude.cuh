@@ -26,7 +26,8 @@ GRAPHC_INLINE void graphc_copy_4(void *to, const void *from) { *(unsigned int *)
 GRAPHC_INLINE void graphc_copy_8(void *to, const void *from) { *(uint2 *)to = *(const uint2 *)from; }
 GRAPHC_INLINE void graphc_copy_16(void *to, const void *from) { *(uint4 *)to = *(const uint4 *)from; }
 
-GRAPHC_INLINE void graphc_write_f32(void *to, float value) { *(float *)to = value; }
+template <typename T> GRAPHC_INLINE void graphc_write(void *to, T value) { *(T *)to = value; }
+template <typename T> GRAPHC_INLINE T graphc_read(const void *from) { return *(const T *)from; }
 
 /* ---- Half precision: 16-bit words in memory, float in registers, rounded to nearest even. ---- */
 
@@ -141,5 +142,21 @@ template <int THREADS, typename Op, typename T> GRAPHC_INLINE T graphc_team(T va
     for (int warp = 1; warp < THREADS / 32; warp++) value = Op::of(value, parts[warp]);
     __syncthreads();
   }
+  return value;
+}
+
+/* The same over threads that have one column each: of neighbouring COLUMNS threads (a power of two up to 32), thread x has
+ * column x. Every thread gets its column's result. */
+template <int COLUMNS, int THREADS, typename Op, typename T> GRAPHC_INLINE T graphc_over_rows(T value) {
+#pragma unroll
+  for (int step = 16; step >= COLUMNS; step /= 2) value = Op::of(value, __shfl_xor_sync(0xffffffffu, value, step));
+  __shared__ T parts[THREADS / 32 * COLUMNS];
+  int lane = (int)threadIdx.x % 32, x = lane % COLUMNS;
+  if (lane < COLUMNS) parts[threadIdx.x / 32 * COLUMNS + lane] = value;
+  __syncthreads();
+  value = parts[x];
+#pragma unroll
+  for (int warp = 1; warp < THREADS / 32; warp++) value = Op::of(value, parts[warp * COLUMNS + x]);
+  __syncthreads();
   return value;
 }

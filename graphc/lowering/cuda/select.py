@@ -5,6 +5,7 @@ from __future__ import annotations
 from graphc.lowering.cuda.attention import select_attention
 from graphc.lowering.cuda.attention_gradient import select_attention_gradient
 from graphc.lowering.cuda.choice import select_cond
+from graphc.lowering.cuda.columns import select_columns
 from graphc.lowering.cuda.convolution import select_convolution
 from graphc.lowering.cuda.dense import select_product
 from graphc.lowering.cuda.flash import select_flash
@@ -34,7 +35,7 @@ def select(fusion: Fusion, static: frozenset[int], setting: Setting) -> Kernel:
         return select_scan(last.op, static, setting, select)
     if isinstance(last.op, Cond):
         return select_cond(last.op, static, setting, select)
-    return _select_root(fusion, static, setting) or nest(fusion.body)
+    return _select_root(fusion, static, setting) or select_columns(fusion) or nest(fusion.body)
 
 
 def _select_root(fusion: Fusion, static: frozenset[int], setting: Setting) -> Kernel | None:

@@ -103,7 +103,7 @@ def kept(
     """Stores an element of a part."""
     shape = root.types[0].shape
     place = (part * root.types[0].size + flatten(at, shape)) * 4
-    call("graphc_write_f32", scratch.address(i64(e.wide(place))), value)
+    call("graphc_write<float>", scratch.address(i64(e.wide(place))), value)
 
 
 def added(body: Graph, root: Node, parts: int) -> Stage:
