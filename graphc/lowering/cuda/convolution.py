@@ -21,8 +21,13 @@ __all__ = ["select_convolution"]
 _FEW = 8  # features that are too few for tiles
 
 
-def select_convolution(fusion: Fusion, root: Node, precision: str) -> Kernel | None:
-    """A kernel for a fusion whose root is a `conv_general`, or None when it is not such a product."""
+def select_convolution(
+    fusion: Fusion, root: Node, precision: str, alignment: int = VECTOR_BYTES
+) -> Kernel | None:
+    """A kernel for a fusion whose root is a `conv_general`, or None when it is not such a product.
+
+    `alignment` is that of operands, in bytes.
+    """
     op, body = root.op, fusion.body
     assert isinstance(op, ConvGeneral)
     slots = stored_slots(fusion, root)
@@ -30,7 +35,7 @@ def select_convolution(fusion: Fusion, root: Node, precision: str) -> Kernel | N
         return None
     stored = [body.inputs[slot].types[0] for slot in slots]
     units = tiles.units_of(stored[0].dtype, precision)
-    if units is None or stored[1].dtype is not stored[0].dtype or set(op.lhs_dilation) != {1}:
+    if units is None or stored[1].dtype is not stored[0].dtype:
         return None
     weight = stored[1].shape
     *pixels, features = root.types[0].shape
@@ -53,9 +58,12 @@ def select_convolution(fusion: Fusion, root: Node, precision: str) -> Kernel | N
         order = (0, *range(2, len(weight)), 1)
         return pack_rows(b, b(Reshape((features, depth)), b(Transpose(order), w)), row)
 
-    plain = set(weight[2:]) == {1} and set(op.strides) == {1}
-    whole = plain and not any(n for pair in op.padding for n in pair)
     chunk = VECTOR_BYTES // units.bytes
+    spread = set(op.lhs_dilation) != {1}
+    if spread and (weight[1] % chunk or alignment != VECTOR_BYTES):
+        return None
+    plain = set(weight[2:]) == {1} and set(op.strides) == {1} and not spread
+    whole = plain and not any(n for pair in op.padding for n in pair)
 
     def loader(at: TileAt, side: int) -> Expr:
         if side == 1 or (whole and depth % chunk == 0):
@@ -90,6 +98,8 @@ def _windows(
     )
     aligned = at.io.alignment == VECTOR_BYTES and channels * units.bytes % VECTOR_BYTES == 0
     kind = "graphc_windows" if aligned else "graphc_window_elements"
+    if set(op.lhs_dilation) != {1}:
+        kind, numbers = "graphc_spread_windows", (*numbers, *two(op.lhs_dilation, 1))
     template = ", ".join(map(str, (units.element, at.tile.m, at.tile.threads, channels, *numbers)))
     starts = two(tuple(low for low, _ in op.padding), 0)
     sizes = (*two(x[1:-1], 1), *two(result[1:-1], 1), *starts)

@@ -141,6 +141,40 @@ struct graphc_windows {
   }
 };
 
+/* The same over pixels that lie LH and LW apart, with zeros between them: how cotangents go back through strides. */
+template <typename T, int ROWS, int THREADS, int CHANNELS, int KH, int KW, int SH, int SW, int DH, int DW, int LH, int LW>
+struct graphc_spread_windows {
+  static constexpr int PER = ROWS * 8 / THREADS;
+  const T *base;
+  int height, width;
+  int64_t start[PER]; /* the image's first pixel, in elements */
+  int y[PER], x[PER];
+  __device__ __forceinline__ graphc_spread_windows(const void *base, int64_t first, int64_t pixels, int height,
+                                                   int width, int out_height, int out_width, int top, int left)
+      : base((const T *)base), height(height), width(width) {
+#pragma unroll
+    for (int i = 0; i < PER; i++) {
+      int64_t pixel = first + (i * THREADS + (int)threadIdx.x) / 8;
+      int64_t row = pixel / out_width, image = row / out_height;
+      x[i] = (int)(pixel - row * out_width) * SW - left;
+      y[i] = pixel < pixels ? (int)(row - image * out_height) * SH - top : -(1 << 29);
+      start[i] = image * height * width * CHANNELS;
+    }
+  }
+  __device__ __forceinline__ void copy(unsigned char *tile, int step) const {
+#pragma unroll
+    for (int i = 0; i < PER; i++) {
+      int place = i * THREADS + (int)threadIdx.x, row = place / 8, chunk = place % 8;
+      int k = step * (128 / (int)sizeof(T)) + chunk * (16 / (int)sizeof(T));
+      int tap = k / CHANNELS, down = y[i] + tap / KW * DH, right = x[i] + tap % KW * DW;
+      bool inside = k < KH * KW * CHANNELS && down >= 0 && right >= 0 && down % LH == 0 && right % LW == 0 &&
+                    down / LH < height && right / LW < width;
+      const T *from = base + start[i] + ((int64_t)(down / LH) * width + right / LW) * CHANNELS + k % CHANNELS;
+      graphc_cp_async_16(tile + graphc_swizzled(row, chunk), inside ? from : base, inside ? 16 : 0);
+    }
+  }
+};
+
 /* The same element by element, for channels that do not come in chunks of 16 bytes: the three of a picture. */
 template <typename T, int ROWS, int THREADS, int CHANNELS, int KH, int KW, int SH, int SW, int DH, int DW>
 struct graphc_window_elements {

@@ -49,5 +49,5 @@ def _select_root(fusion: Fusion, static: frozenset[int], setting: Setting) -> Ke
         if isinstance(node.op, ConvWeightGradient):
             return select_weight_gradient(fusion, node, setting.precision)
         if isinstance(node.op, ConvGeneral):
-            return select_convolution(fusion, node, setting.precision)
+            return select_convolution(fusion, node, setting.precision, setting.alignment)
     return None

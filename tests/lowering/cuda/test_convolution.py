@@ -28,6 +28,7 @@ class Case:
     padding: int = 0
     dilation: int = 1
     twice: bool = False
+    spread: int = 1
 
 
 CASES = {
@@ -39,6 +40,7 @@ CASES = {
     "odd_channels": Case((1, 6, 6, 5), 9, (3, 3), padding=1),
     "signal": Case((3, 20, 16), 8, (5,), stride=2, padding=2),
     "open": Case((N, 8, 8, 16), 16, (3, 3), padding=1),
+    "spread": Case((2, 4, 5, 16), 16, (3, 3), padding=1, spread=2),
     "chain": Case((1, 8, 8, 16), 16, (3, 3), padding=1, twice=True),
 }
 
@@ -57,7 +59,7 @@ def graph_of(case: Case, dtype: DType) -> tuple[Graph, dict[str, np.ndarray]]:
         op = ConvGeneral(
             (case.stride,) * rank,
             ((case.padding, case.padding),) * rank,
-            (1,) * rank,
+            (case.spread,) * rank,
             (case.dilation,) * rank,
             1,
             True,
