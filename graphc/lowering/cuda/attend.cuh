@@ -77,23 +77,6 @@ template <int COUNT> GRAPHC_INLINE void graphc_clear(float *sums) {
   for (int i = 0; i < COUNT; i++) sums[i] = 0.0f;
 }
 
-/* How elements lie in memory. */
-struct graphc_stored_f32 {
-  typedef float type;
-  static __device__ __forceinline__ float widen(float x) { return x; }
-  static __device__ __forceinline__ float narrow(float x) { return x; }
-};
-struct graphc_stored_bf16 {
-  typedef unsigned short type;
-  static __device__ __forceinline__ float widen(unsigned short x) { return graphc_widen_bf16(x); }
-  static __device__ __forceinline__ unsigned short narrow(float x) { return graphc_narrow_bf16(x); }
-};
-struct graphc_stored_f16 {
-  typedef unsigned short type;
-  static __device__ __forceinline__ float widen(unsigned short x) { return graphc_widen_f16(x); }
-  static __device__ __forceinline__ unsigned short narrow(float x) { return graphc_narrow_f16(x); }
-};
-
 /* Masks: a score times log2(e), as it counts; -inf where the key is hidden. Strides are in elements. */
 #define GRAPHC_LOG2E 1.44269504088896340736f
 struct graphc_no_mask {

@@ -15,7 +15,14 @@ from typing import Any
 __all__ = ["prelude", "text_of"]
 
 
-_TEXTS = ("prelude.cuh", "multiply.cuh", "attend.cuh", "attend_back.cuh", "attend_back_plain.cuh")
+_TEXTS = (
+    "prelude.cuh",
+    "multiply.cuh",
+    "attend.cuh",
+    "attend_back.cuh",
+    "attend_back_plain.cuh",
+    "scatter.cuh",
+)
 
 
 @cache

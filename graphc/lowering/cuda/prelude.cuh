@@ -52,6 +52,28 @@ GRAPHC_INLINE float graphc_widen_bf16(unsigned short bits) { return __uint_as_fl
 GRAPHC_INLINE float graphc_round_f16(float value) { return graphc_widen_f16(graphc_narrow_f16(value)); }
 GRAPHC_INLINE float graphc_round_bf16(float value) { return graphc_widen_bf16(graphc_narrow_bf16(value)); }
 
+/* How elements lie in memory. */
+struct graphc_stored_f32 {
+  typedef float type;
+  static __device__ __forceinline__ float widen(float x) { return x; }
+  static __device__ __forceinline__ float narrow(float x) { return x; }
+};
+struct graphc_stored_f64 {
+  typedef double type;
+  static __device__ __forceinline__ double widen(double x) { return x; }
+  static __device__ __forceinline__ double narrow(double x) { return x; }
+};
+struct graphc_stored_bf16 {
+  typedef unsigned short type;
+  static __device__ __forceinline__ float widen(unsigned short x) { return graphc_widen_bf16(x); }
+  static __device__ __forceinline__ unsigned short narrow(float x) { return graphc_narrow_bf16(x); }
+};
+struct graphc_stored_f16 {
+  typedef unsigned short type;
+  static __device__ __forceinline__ float widen(unsigned short x) { return graphc_widen_f16(x); }
+  static __device__ __forceinline__ unsigned short narrow(float x) { return graphc_narrow_f16(x); }
+};
+
 /* ---- Arithmetic with NumPy's meaning. ---- */
 
 template <typename T> GRAPHC_INLINE bool graphc_isnan(T x) { return x != x; }

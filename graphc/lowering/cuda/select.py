@@ -12,6 +12,7 @@ from graphc.lowering.cuda.flash import select_flash
 from graphc.lowering.cuda.io import Kernel, Setting
 from graphc.lowering.cuda.loop import select_scan
 from graphc.lowering.cuda.nest import nest
+from graphc.lowering.cuda.scatter import select_scatter
 from graphc.lowering.cuda.weight_gradient import select_weight_gradient
 from graphc.ops import (
     Attention,
@@ -35,7 +36,12 @@ def select(fusion: Fusion, static: frozenset[int], setting: Setting) -> Kernel:
         return select_scan(last.op, static, setting, select)
     if isinstance(last.op, Cond):
         return select_cond(last.op, static, setting, select)
-    return _select_root(fusion, static, setting) or select_columns(fusion) or nest(fusion.body)
+    return (
+        _select_root(fusion, static, setting)
+        or select_scatter(fusion)
+        or select_columns(fusion)
+        or nest(fusion.body)
+    )
 
 
 def _select_root(fusion: Fusion, static: frozenset[int], setting: Setting) -> Kernel | None:
