@@ -15,7 +15,7 @@ from graphc.lowering.generic.index import Space, unflatten
 from graphc.lowering.generic.inline import Inliner
 from graphc.lowering.generic.strides import stored_slot
 from graphc.lowering.generic.trace import checked_nodes
-from graphc.ops import Fusion, IndexAdd
+from graphc.ops import Convert, Fusion, IndexAdd
 
 __all__ = ["select_scatter"]
 
@@ -28,6 +28,9 @@ def select_scatter(fusion: Fusion) -> Kernel | None:
     """A kernel for a fusion that ends in an `index_add` of operands as they lie, or None for others."""
     body = fusion.body
     root = body.node(body.outputs[0][1].node)
+    result = root.types[0].dtype
+    if isinstance(root.op, Convert):  # to what is stored
+        root = body.node(root.operands[0].node)
     if not isinstance(root.op, IndexAdd) or len(body.outputs) > 1 or 0 in root.types[0].shape:
         return None
     if not all(isinstance(n.op, IndexAdd) for n in checked_nodes(body)):
@@ -37,7 +40,7 @@ def select_scatter(fusion: Fusion) -> Kernel | None:
     (type,) = root.types
     if len(stored) < 2 or stored[0] not in _INDICES:
         return None
-    if type.dtype not in _SUMS or stored[1] not in _SUMS:
+    if type.dtype not in _SUMS or not {stored[1], result} <= set(_SUMS):
         return None
     (count,) = body.type_of(root.operands[1]).shape
     axis = root.op.axis
@@ -51,7 +54,7 @@ def select_scatter(fusion: Fusion) -> Kernel | None:
             for block, size in zip(io.thread.block, (count, across, outer), strict=True)
         )
         index = _INDICES[stored[0]]
-        template = f"{_THREADS}, {index}, graphc_stored_{stored[1]}, graphc_stored_{type.dtype}, {_SUMS[type.dtype]}"
+        template = f"{_THREADS}, {index}, graphc_stored_{stored[1]}, graphc_stored_{result}, {_SUMS[type.dtype]}"
         zero = i32(0)
         call(
             f"graphc_add_rows<{template}>",
@@ -65,10 +68,10 @@ def select_scatter(fusion: Fusion) -> Kernel | None:
         )
 
     add = Stage(emit, (count, across, outer), _THREADS)
-    return Kernel("scatter", (_copy(body, root), add))
+    return Kernel("scatter", (_copy(body, root, result), add))
 
 
-def _copy(body: Graph, root: Node) -> Stage:
+def _copy(body: Graph, root: Node, result: DType) -> Stage:
     """The launch that fills the result with what is added to."""
     (type,) = root.types
     total = type.size
@@ -87,7 +90,7 @@ def _copy(body: Graph, root: Node) -> Stage:
                 e.bound(e.expr(i), 0, d - 1)
                 for i, d in zip(unflatten(group, sizes), sizes, strict=True)
             )
-            found = Array(run, type.dtype)
+            found = Array(run, result)
             inliner = Inliner(body, e)
             for j in range(run):
                 value = inliner.at(root.operands[0], (*outer, last * run + j))
