@@ -58,6 +58,7 @@ class Trainer:
         seed: int = 0,
         evaluation: bool = True,
         target: str = "native",
+        precision: str = "f32",
         threads: int | None = None,
         progress: Callable[[str], None] = lambda stage: None,
     ) -> None:
@@ -72,7 +73,7 @@ class Trainer:
             freeze: patterns of parameters that stay as they are, instead of the train block's.
             evaluation: compile what `evaluate` needs too; else it is at its first use.
             seed: of the initial weights and of all random numbers in the steps.
-            target, threads: as for `Model.compile`.
+            target, precision, threads: as for `Model.compile`; the state is f32 in any precision.
             progress: called with the name of each stage.
 
         Raises:
@@ -116,6 +117,7 @@ class Trainer:
         self.ports = data_ports(forward.graph, said.inputs)
         self._folder = tempfile.TemporaryDirectory(prefix="graphc-")
         weakref.finalize(self, self._folder.cleanup)
+        self._precision = precision
         self._module = self._compile(self.step.graph, STEP, target, threads, progress, begin)
         self._state = state_of(self._module, begin)
         self._use = partial(
@@ -143,6 +145,7 @@ class Trainer:
             self._fixed,
             Path(self._folder.name) / name,
             target=target,
+            precision=self._precision,
             state=state,
             progress=lambda stage: progress(f"{name}: {stage}"),
         )
