@@ -22,6 +22,7 @@ _TEXTS = (
     "attend_back.cuh",
     "attend_back_plain.cuh",
     "scatter.cuh",
+    "sort.cuh",
 )
 
 

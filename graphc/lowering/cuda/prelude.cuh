@@ -53,16 +53,18 @@ GRAPHC_INLINE float graphc_round_f16(float value) { return graphc_widen_f16(grap
 GRAPHC_INLINE float graphc_round_bf16(float value) { return graphc_widen_bf16(graphc_narrow_bf16(value)); }
 
 /* How elements lie in memory. */
-struct graphc_stored_f32 {
-  typedef float type;
-  static __device__ __forceinline__ float widen(float x) { return x; }
-  static __device__ __forceinline__ float narrow(float x) { return x; }
+template <typename T> struct graphc_stored {
+  typedef T type;
+  static __device__ __forceinline__ T widen(T x) { return x; }
+  static __device__ __forceinline__ T narrow(T x) { return x; }
 };
-struct graphc_stored_f64 {
-  typedef double type;
-  static __device__ __forceinline__ double widen(double x) { return x; }
-  static __device__ __forceinline__ double narrow(double x) { return x; }
-};
+typedef graphc_stored<float> graphc_stored_f32;
+typedef graphc_stored<double> graphc_stored_f64;
+typedef graphc_stored<int64_t> graphc_stored_i64;
+typedef graphc_stored<int> graphc_stored_i32;
+typedef graphc_stored<short> graphc_stored_i16;
+typedef graphc_stored<signed char> graphc_stored_i8;
+typedef graphc_stored<unsigned char> graphc_stored_u8;
 struct graphc_stored_bf16 {
   typedef unsigned short type;
   static __device__ __forceinline__ float widen(unsigned short x) { return graphc_widen_bf16(x); }

@@ -13,6 +13,7 @@ from graphc.lowering.cuda.io import Kernel, Setting
 from graphc.lowering.cuda.loop import select_scan
 from graphc.lowering.cuda.nest import nest
 from graphc.lowering.cuda.scatter import select_scatter
+from graphc.lowering.cuda.sort import select_sort
 from graphc.lowering.cuda.weight_gradient import select_weight_gradient
 from graphc.ops import (
     Attention,
@@ -39,6 +40,7 @@ def select(fusion: Fusion, static: frozenset[int], setting: Setting) -> Kernel:
     return (
         _select_root(fusion, static, setting)
         or select_scatter(fusion)
+        or select_sort(fusion)
         or select_columns(fusion)
         or nest(fusion.body)
     )
