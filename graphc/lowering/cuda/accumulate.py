@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 _BLOCK = 256  # terms of a block
 LONG = 1024  # terms from which on blocks pay
+SHORT = 32
+"""Terms of reductions that may be written out one by one."""
+
 _UNROLLED = 32  # elements of a row that a thread keeps in registers
 _COMBINE = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "all": "min", "any": "max"}
 OPERATION = {
@@ -198,7 +201,11 @@ def accumulate(
     if total == 0:
         return finished(kind, into.start, dtype)
     if team is None:
-        _serial(e, extents, body, into)
+        if e.unrolled and isinstance(total, int) and total <= SHORT:
+            for k in range(total):
+                into.add(e.lift(body(unflatten(k, extents))))
+        else:
+            _serial(e, extents, body, into)
         return finished(kind, into.result(), dtype)
 
     def terms(positions: Sequence[DimLike], valid: Expr | None) -> None:

@@ -193,11 +193,24 @@ class Memory:
         """A pointer to the element at a position."""
         return _t().address_of(self._at(position))
 
-    def fetch(self, position: Expr, count: int, alignment: int = VECTOR_BYTES) -> Array:
-        """`count` neighbours from a position on, whose address is a multiple of their bytes or of `alignment`."""
+    def fetch(
+        self,
+        position: Expr,
+        count: int,
+        alignment: int = VECTOR_BYTES,
+        holds: Expr | None = None,
+    ) -> Array:
+        """`count` neighbours from a position on, whose address is a multiple of their bytes or of `alignment`.
+
+        Where there is a condition that does not hold, they are zeros, and nothing is read.
+        """
         array = Array(count, self.dtype)
         for first, size in self._pieces(count, alignment):
-            call(f"graphc_copy_{size}", array.address(i32(first)), self.address(position + first))
+            ends = array.address(i32(first)), self.address(position + first)
+            if holds is None:
+                call(f"graphc_copy_{size}", *ends)
+            else:
+                call(f"graphc_copy_{size}_if", holds, *ends)
         return array
 
     def put(self, position: Expr, array: Array, alignment: int = VECTOR_BYTES) -> None:

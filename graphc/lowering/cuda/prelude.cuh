@@ -26,6 +26,19 @@ GRAPHC_INLINE void graphc_copy_4(void *to, const void *from) { *(unsigned int *)
 GRAPHC_INLINE void graphc_copy_8(void *to, const void *from) { *(uint2 *)to = *(const uint2 *)from; }
 GRAPHC_INLINE void graphc_copy_16(void *to, const void *from) { *(uint4 *)to = *(const uint4 *)from; }
 
+/* Zeros where a condition does not hold; nothing is read then. */
+#define GRAPHC_COPY_IF(bytes, type)                                                                                    \
+  GRAPHC_INLINE void graphc_copy_##bytes##_if(bool holds, void *to, const void *from) {                                \
+    type value = {};                                                                                                   \
+    if (holds) value = *(const type *)from;                                                                            \
+    *(type *)to = value;                                                                                               \
+  }
+GRAPHC_COPY_IF(1, unsigned char)
+GRAPHC_COPY_IF(2, unsigned short)
+GRAPHC_COPY_IF(4, unsigned int)
+GRAPHC_COPY_IF(8, uint2)
+GRAPHC_COPY_IF(16, uint4)
+#undef GRAPHC_COPY_IF
 template <typename T> GRAPHC_INLINE void graphc_write(void *to, T value) { *(T *)to = value; }
 template <typename T> GRAPHC_INLINE T graphc_read(const void *from) { return *(const T *)from; }
 
