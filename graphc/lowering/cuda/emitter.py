@@ -290,7 +290,8 @@ class CudaEmitter(SymbolicEmitter):
         """A branch without a jump, so that neighbours share its loads, which read nothing where it is not taken."""
         import tvm.tirx as tx
 
-        before, holds = self._where, named(self.condition(condition))
+        # In memory: TVM looks into what names are bound to, and stumbles over casts of large positions.
+        before, holds = self._where, Variable(self.condition(condition)).get()
         tests = condition.tests
         if before is None:
             self._where = _Where(tests, holds, len(self._memo) - 1)
