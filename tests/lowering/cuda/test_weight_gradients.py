@@ -8,6 +8,8 @@ from functools import cache
 import numpy as np
 import pytest
 
+from graphc.artifact.cuda.target import parse_cuda_target
+from graphc.artifact.cuda.toolchain import compile_source
 from graphc.ir.dim import Bounds, Dim, DimLike
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, GraphBuilder
@@ -15,6 +17,7 @@ from graphc.lowering.cuda.io import Kernel, Setting
 from graphc.lowering.cuda.select import select
 from graphc.ops import ConvWeightGradient, DotGeneral, Fusion, Input
 from graphc.ops import functional as f
+from tests.cuda.sass import instructions, resources
 from tests.lowering.cuda.bodies import Kernels
 
 N = Dim.symbol("N")
@@ -126,3 +129,14 @@ def test_products_of_many_rows_are_shared_among_blocks(precision: str) -> None:
     arrays = [rng.normal(size=t.concrete({})).astype(t.dtype.numpy) for t in types]
     agrees(name, precision, arrays)
     assert len(kernels().functions[name].kernel.stages) == 2
+
+
+def test_they_run_on_tensor_cores_and_spill_nothing() -> None:
+    target = parse_cuda_target("cuda:sm_80")
+    binary = compile_source(kernels().source, target)
+    assert not [k for k, r in resources(binary.log).items() if r.spilled]
+    found = instructions(binary.cubin)
+    for name, case in CASES.items():
+        stages = kernels().functions[name].kernel.stages
+        first = found[f"k_{name}" if len(stages) == 1 else f"k_{name}_0"]
+        assert bool(first["HMMA"]) == (case.precision != "f32"), name
