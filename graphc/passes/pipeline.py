@@ -30,6 +30,7 @@ from graphc.passes.fuse import fuse
 from graphc.passes.halo import make_halos
 from graphc.passes.layout import channels_last
 from graphc.passes.loops import lighten, merge
+from graphc.passes.read_back import read_back
 from graphc.passes.simplify import simplify
 from graphc.passes.split import split_products
 from graphc.passes.tidy import tidy
@@ -137,7 +138,11 @@ def passes(keep: Keep = row_kernels, *, tiles: bool = False) -> tuple[Pass, ...]
         Pass("late-branches", settle),
         Pass("late-loops", lighten),
     )
-    kernels = (Pass("fuse", fuse), Pass("columns", merge_columns), Pass("updates", merge_updates))
+    kernels = (
+        Pass("fuse", lambda graph: fuse(read_back(graph))),
+        Pass("columns", merge_columns),
+        Pass("updates", merge_updates),
+    )
     return (*(Pass(p.name, everywhere(p.run)) for p in whole), *kernels)
 
 

@@ -15,14 +15,14 @@ struct graphc_attended {
         result_stride(result_stride), given_stride(given_stride), queries(queries), keys(keys), scale(scale) {}
 };
 
-/* Row `row` of a dense matrix, from what products leave: elements 8 j + 2 (lane % 4) and the next of `sums`. */
+/* Rows `stride` elements apart, from what products leave: elements 8 j + 2 (lane % 4) and the next of `sums`. */
 template <typename Out, int WIDTH>
-GRAPHC_INLINE void graphc_store_rows(void *to, const float *sums, int64_t row0, int64_t rows, const float *factor) {
+GRAPHC_INLINE void graphc_store_rows(void *to, int64_t stride, const float *sums, int64_t row0, int64_t rows, const float *factor) {
   int lane = (int)threadIdx.x % 32;
 #pragma unroll
   for (int h = 0; h < 2; h++)
     if (row0 + h * 8 < rows) {
-      typename Out::type *row = (typename Out::type *)to + (row0 + h * 8) * WIDTH + lane % 4 * 2;
+      typename Out::type *row = (typename Out::type *)to + (row0 + h * 8) * stride + lane % 4 * 2;
 #pragma unroll
       for (int j = 0; j < WIDTH / 8; j++) {
         typename Out::type both[2] = {Out::narrow(sums[j * 4 + h * 2] * factor[h]),
@@ -38,7 +38,7 @@ GRAPHC_INLINE void graphc_store_rows(void *to, const float *sums, int64_t row0, 
 /* dq of 64 queries, over KEYS keys at a time; and what the other kernel needs of each, in `rows`: log2 of its sum of powers, and the sum of its
  * result times the cotangent. Scores are weighed by powers of the largest so far, as in the forward direction. */
 template <typename Product, typename Stored, typename Out, int DEPTH, int WIDTH, bool CAUSAL, int KEYS, typename Mask>
-GRAPHC_INLINE void graphc_attend_back_to_queries(void *dq, void *rows, int64_t first, const graphc_attended &x,
+GRAPHC_INLINE void graphc_attend_back_to_queries(void *dq, int64_t dq_stride, void *rows, int64_t first, const graphc_attended &x,
                                                  const Mask &mask) {
   extern __shared__ __align__(128) unsigned char graphc_dynamic[];
   constexpr int QK = (DEPTH + 63) / 64 * 64 * 128, V = (WIDTH + 63) / 64 * 64 * 128;
@@ -133,13 +133,13 @@ GRAPHC_INLINE void graphc_attend_back_to_queries(void *dq, void *rows, int64_t f
       row[1] = both[h];
     }
   }
-  graphc_store_rows<Out, DEPTH>(dq, sums, row0, x.queries, factor);
+  graphc_store_rows<Out, DEPTH>(dq, dq_stride, sums, row0, x.queries, factor);
 }
 
 /* dk and dv of 64 keys, over QUERIES queries at a time: rows are keys, columns queries. */
 template <typename Product, typename Stored, typename Out, int DEPTH, int WIDTH, bool CAUSAL, int QUERIES,
           typename Mask>
-GRAPHC_INLINE void graphc_attend_back_to_keys(void *dk, void *dv, const void *rows, int64_t first,
+GRAPHC_INLINE void graphc_attend_back_to_keys(void *dk, int64_t dk_stride, void *dv, int64_t dv_stride, const void *rows, int64_t first,
                                               const graphc_attended &x, const Mask &mask) {
   extern __shared__ __align__(128) unsigned char graphc_dynamic[];
   __shared__ float edges[2][QUERIES * 2];
@@ -200,6 +200,6 @@ GRAPHC_INLINE void graphc_attend_back_to_keys(void *dk, void *dv, const void *ro
   }
   graphc_cp_async_wait<0>();
   float scaled[2] = {x.scale, x.scale}, plain[2] = {1.0f, 1.0f};
-  graphc_store_rows<Out, DEPTH>(dk, key_sums, row0, x.keys, scaled);
-  graphc_store_rows<Out, WIDTH>(dv, value_sums, row0, x.keys, plain);
+  graphc_store_rows<Out, DEPTH>(dk, dk_stride, key_sums, row0, x.keys, scaled);
+  graphc_store_rows<Out, WIDTH>(dv, dv_stride, value_sums, row0, x.keys, plain);
 }

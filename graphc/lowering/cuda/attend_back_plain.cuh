@@ -50,7 +50,7 @@ GRAPHC_INLINE void graphc_plain_weights(float (*sums)[(WIDTH + 15) / 16], const 
     }
 }
 template <typename Out, int WIDTH>
-GRAPHC_INLINE void graphc_plain_store(void *to, float (*sums)[(WIDTH + 15) / 16], int64_t first, int64_t rows,
+GRAPHC_INLINE void graphc_plain_store(void *to, int64_t stride, float (*sums)[(WIDTH + 15) / 16], int64_t first, int64_t rows,
                                       const float *factor) {
   int y = (int)threadIdx.x / 16, x = (int)threadIdx.x % 16;
 #pragma unroll
@@ -58,12 +58,12 @@ GRAPHC_INLINE void graphc_plain_store(void *to, float (*sums)[(WIDTH + 15) / 16]
 #pragma unroll
     for (int c = 0; c < (WIDTH + 15) / 16; c++)
       if (first + y * 4 + i < rows && x + c * 16 < WIDTH)
-        ((typename Out::type *)to)[(first + y * 4 + i) * WIDTH + x + c * 16] = Out::narrow(sums[i][c] * factor[i]);
+        ((typename Out::type *)to)[(first + y * 4 + i) * stride + x + c * 16] = Out::narrow(sums[i][c] * factor[i]);
 }
 
 template <typename Out, int DEPTH, int WIDTH, bool CAUSAL, typename Q, typename K, typename V, typename R, typename G,
           typename Mask>
-GRAPHC_INLINE void graphc_plain_back_to_queries(void *dq, void *rows, int64_t first, const Q &q, const K &k, const V &v,
+GRAPHC_INLINE void graphc_plain_back_to_queries(void *dq, int64_t dq_stride, void *rows, int64_t first, const Q &q, const K &k, const V &v,
                                                 const R &result, const G &given, int64_t queries, int64_t keys,
                                                 float scale, const Mask &mask) {
   extern __shared__ __align__(128) unsigned char graphc_dynamic[];
@@ -133,12 +133,12 @@ GRAPHC_INLINE void graphc_plain_back_to_queries(void *dq, void *rows, int64_t fi
       row[1] = products[y * 4 + i];
     }
   }
-  graphc_plain_store<Out, DEPTH>(dq, sums, first, queries, factor);
+  graphc_plain_store<Out, DEPTH>(dq, dq_stride, sums, first, queries, factor);
 }
 
 template <typename Out, int DEPTH, int WIDTH, bool CAUSAL, typename Q, typename K, typename V, typename G,
           typename Mask>
-GRAPHC_INLINE void graphc_plain_back_to_keys(void *dk, void *dv, const void *rows, int64_t first, const Q &q,
+GRAPHC_INLINE void graphc_plain_back_to_keys(void *dk, int64_t dk_stride, void *dv, int64_t dv_stride, const void *rows, int64_t first, const Q &q,
                                              const K &k, const V &v, const G &given, int64_t queries, int64_t keys,
                                              float scale, const Mask &mask) {
   extern __shared__ __align__(128) unsigned char graphc_dynamic[];
@@ -178,6 +178,6 @@ GRAPHC_INLINE void graphc_plain_back_to_keys(void *dk, void *dv, const void *row
     graphc_plain_weights<DEPTH>(key_sums, changes, qt);
   }
   float scaled[4] = {scale, scale, scale, scale}, plain[4] = {1.0f, 1.0f, 1.0f, 1.0f};
-  graphc_plain_store<Out, DEPTH>(dk, key_sums, first, keys, scaled);
-  graphc_plain_store<Out, WIDTH>(dv, value_sums, first, keys, plain);
+  graphc_plain_store<Out, DEPTH>(dk, dk_stride, key_sums, first, keys, scaled);
+  graphc_plain_store<Out, WIDTH>(dv, dv_stride, value_sums, first, keys, plain);
 }

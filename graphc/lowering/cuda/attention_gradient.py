@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 from graphc.ir.dim import DimLike, product
 from graphc.ir.dtype import DType
-from graphc.ir.graph import Graph, Node
+from graphc.ir.graph import Graph, Node, Value
 from graphc.lowering.cuda.attention import Read, in_memory, mask_of, strided
 from graphc.lowering.cuda.emit import VECTOR_BYTES, Expr, call, const, i64, pure
 from graphc.lowering.cuda.emitter import CudaEmitter, divides
 from graphc.lowering.cuda.io import Kernel, KernelIO, Setting, Stage
 from graphc.lowering.generic.index import Space
-from graphc.ops import AttentionGradient, Convert, Fusion
+from graphc.lowering.generic.strides import strides_of
+from graphc.ops import AttentionGradient, Convert, Fusion, Transpose
 
 __all__ = ["select_attention_gradient"]
 
@@ -81,11 +82,7 @@ def select_attention_gradient(fusion: Fusion, root: Node, setting: Setting) -> K
         return None
     if not (isinstance(depth, int) and isinstance(width, int)) or max(depth, width) > _WIDEST:
         return None
-    ends = [body.node(v.node) for _, v in body.outputs]
-    kept = [
-        e.operands[0] if isinstance(e.op, Convert) else v
-        for e, (_, v) in zip(ends, body.outputs, strict=True)
-    ]
+    kept = [_ending(body, v)[0] for _, v in body.outputs]
     stored = {*g.stored, *g.results}
     if tuple(kept) != root.values or not stored <= set(_STORED) or len(set(g.results)) > 1:
         return None
@@ -98,6 +95,18 @@ def select_attention_gradient(fusion: Fusion, root: Node, setting: Setting) -> K
         launches.append(Stage(_emit(g, keys, fast, tile), grid, _THREADS, bytes))
     scratch = product(g.q[:3]) * _ROW_BYTES
     return Kernel("flash gradient" if fast else "attention gradient", tuple(launches), scratch)
+
+
+def _ending(body: Graph, value: Value) -> tuple[Value, tuple[int, ...]]:
+    """What a result is of the root, and the order in which its dimensions are stored: converted, then transposed."""
+    node = body.node(value.node)
+    order: tuple[int, ...] = (0, 1, 2, 3)
+    if isinstance(node.op, Transpose):
+        order, value = node.op.permutation, node.operands[0]
+        node = body.node(value.node)
+    if isinstance(node.op, Convert):
+        value = node.operands[0]
+    return value, order
 
 
 def _others(g: _Gradient) -> int:
@@ -139,7 +148,7 @@ class _Writer:
         sizes = f"{g.q[3]}, {g.v[3]}, {'true' if g.op.causal else 'false'}"
         out = f"graphc_stored_{g.results[0]}"
         mask = mask_of(e, self.io, g.body, next(iter(g.root.operands[5:]), None), self.at)
-        results = [self._result(1), self._result(2)] if self.keys else [self._result(0)]
+        results = [x for n in ((1, 2) if self.keys else (0,)) for x in self._result(n)]
         limits = e.wide(g.q[2]), e.wide(g.v[2]), const(g.op.scale, "float32")
         where = "keys" if self.keys else "queries"
         leading = (*results, self._rows(), e.wide(self.first))
@@ -170,11 +179,14 @@ class _Writer:
         start = self.at[0] * strides[0] + self.at[1] * strides[1]
         return self.io.operands[slot].address(self.e.expr(start))
 
-    def _result(self, number: int) -> Expr:
-        """The first element of a result's head."""
-        _, heads, rows, width = self.g.root.types[number].shape
-        start = (self.at[0] * heads + self.at[1]) * rows * width
-        return self.io.results[number].address(self.e.expr(start))
+    def _result(self, number: int) -> tuple[Expr, Expr]:
+        """The first element of a result's head, and how far its rows are apart."""
+        output = self.g.body.outputs[number][1]
+        strides = strides_of(self.g.body.type_of(output).shape)
+        _, order = _ending(self.g.body, output)
+        batch, head, row = (strides[order.index(d)] for d in range(3))
+        start = self.at[0] * batch + self.at[1] * head
+        return self.io.results[number].address(self.e.expr(start)), self.e.wide(row)
 
     def _rows(self) -> Expr:
         """What is known of the head's queries."""

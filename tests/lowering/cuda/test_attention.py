@@ -121,6 +121,8 @@ def gradient(
         operands.append(b(Input("mask", kind, shape)))
     y = b(Attention(0.3, causal), *operands)
     found = gradients(b, y, operands[:3], cotangent)
+    if depth > 5:  # stored where the projections have them
+        found = tuple(b(Transpose((0, 2, 1, 3)), v) for v in found)
     return b.build([(f"d{x}", v) for x, v in zip("qkv", found, strict=True)]), arrays
 
 
@@ -139,7 +141,7 @@ BACK: dict[str, tuple[tuple[DimLike, DimLike, int, int], str, bool]] = {
 def test_gradient_on_plain_units(name: str) -> None:
     graph, arrays = gradient(*BACK[name], narrow=False)
     spec, program = check(graph, arrays, tolerance=3e-6, reverse=name == "open")
-    assert "attention_gradient" in [k.op for k in spec.kernels]
+    assert [k.op for k in spec.kernels][-1] == "attention_gradient"
     assert "graphc_plain_back_to_keys<" in program.source.split('extern "C" __global__')[-1]
 
 
