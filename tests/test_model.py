@@ -119,6 +119,7 @@ def test_save_and_open_give_the_same_results(module, tmp_path):
     np.testing.assert_array_equal(saved(image=image)["logits"], module(image=image)["logits"])
 
 
+@pytest.mark.usefixtures("all_processors")
 def test_threads_do_not_change_results(module):
     image = np.random.default_rng(0).normal(size=(5, 1, 28, 28)).astype(np.float32)
     results = [

@@ -38,6 +38,11 @@ def lookup_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write(lookup_spec(), [compile_object(LOOKUP)], folder)
 
 
+@pytest.fixture(autouse=True)
+def _at_once(all_processors: None) -> None:
+    """Threads of a module run at the same time, as they do for users."""
+
+
 @pytest.fixture
 def linear_module(linear_folder: Path) -> Iterator[Module]:
     """The Linear module, open with two threads."""

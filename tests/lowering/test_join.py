@@ -82,6 +82,7 @@ def _joined(graph: Graph, target: str = "x86-64-v3") -> list[Node]:
     ]
 
 
+@pytest.mark.usefixtures("all_processors")
 @pytest.mark.parametrize("target", RUNNABLE)
 @pytest.mark.parametrize("name", CASES)
 def test_joined(name: str, target: str, monkeypatch: pytest.MonkeyPatch) -> None:

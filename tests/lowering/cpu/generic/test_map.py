@@ -176,6 +176,7 @@ def test_nan_goes_through_relu_and_maximum(moves: Kernels) -> None:
     assert np.isnan(moves("two", y, x)[1]).all()
 
 
+@pytest.mark.usefixtures("all_processors")
 def test_results_do_not_depend_on_the_number_of_threads(moves: Kernels) -> None:
     for name in ("long", "image_64"):
         x = operands(MOVES[name])

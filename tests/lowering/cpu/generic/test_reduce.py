@@ -144,6 +144,7 @@ def test_sums_of_a_million_terms_keep_their_digits(sums: Kernels, name: str) -> 
     assert np.max(np.abs(actual - exact) / exact) < 2e-6
 
 
+@pytest.mark.usefixtures("all_processors")
 def test_long_sums_do_not_depend_on_the_number_of_threads(sums: Kernels) -> None:
     (x,) = operands(SUMS["row"])
     results = {sums("row", x, threads=n)[0].tobytes() for n in (1, 2, 3)}

@@ -1,3 +1,4 @@
+@pytest.mark.usefixtures("all_processors")
 """Winograd convolutions against PyTorch in f64: edges, tails, batches, threads; what is chosen, and how exact it is."""
 
 from __future__ import annotations
