@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, settings
 # Tests compile what the sources say now; those of the cache turn one on for themselves.
 os.environ["GRAPHC_CACHE"] = "off"
 
-# Of several processes of tests each has its share of the processors: modules, PyTorch and NumPy start a thread for every
-# processor they see, and threads that wait for one another on a shared processor take several times as long.
+# Of several processes of tests each has its share of the processors: modules, PyTorch and NumPy start a thread for
+# every processor they see, and threads that wait for one another on a shared processor take several times as long.
 PROCESSORS = sorted(os.sched_getaffinity(0))
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     first, step = int(worker[2:]), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])

@@ -1,4 +1,3 @@
-@pytest.mark.usefixtures("all_processors")
 """Winograd convolutions against PyTorch in f64: edges, tails, batches, threads; what is chosen, and how exact it is."""
 
 from __future__ import annotations
@@ -127,6 +126,7 @@ def test_symbolic_batch(m: int) -> None:
     check(CASES["panels"], m, V4, symbolic=True)
 
 
+@pytest.mark.usefixtures("all_processors")
 @pytest.mark.parametrize("threads", [1, 2, 7])
 def test_threads_share_what_they_may(threads: int) -> None:
     tile = cut_winograd(CASES["panels"].spec(), V3, 4)
