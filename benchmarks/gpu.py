@@ -24,7 +24,7 @@ sys.path.insert(0, str(HERE))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from gpu_training import Ours, Theirs, difference  # noqa: E402
+from gpu_training import Ours, Theirs, attention_gradient, difference  # noqa: E402
 from gpu_workloads import FULL, KERNELS, SMALL, Workload, draw, parameter  # noqa: E402
 
 import graphc  # noqa: E402
@@ -45,17 +45,6 @@ KERNEL_OPS: dict[str, Callable[..., torch.Tensor]] = {
     "Columns": lambda x: x.sum(0),
 }
 """Products are those of cuBLAS (through PyTorch): the yardstick of ours."""
-
-
-def attention_gradient(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, given: torch.Tensor
-) -> tuple[torch.Tensor, ...]:
-    """Attention there and back, by autograd."""
-    with torch.inference_mode(False), torch.enable_grad():
-        leaves = [x.clone().requires_grad_() for x in (q, k, v)]
-        return torch.autograd.grad(F.scaled_dot_product_attention(*leaves), leaves, given.clone())
-
-
 KERNEL_OPS["AttentionGradient"] = attention_gradient  # type: ignore[assignment]
 
 

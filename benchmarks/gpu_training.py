@@ -1,4 +1,4 @@
-"""Steps of training for `gpu.py`: ours with its state on the device, PyTorch's by autograd, and how far they differ."""
+"""Gradients and steps of training for `gpu.py`: ours with its state on the device, PyTorch's by autograd."""
 
 from __future__ import annotations
 
@@ -72,3 +72,13 @@ def difference(found: list[float], expected: list[float]) -> float:
     """The largest difference of two runs of losses, as a share of the first loss."""
     worst = max(abs(a - b) for a, b in zip(found, expected, strict=True)) / abs(expected[0])
     return worst if worst == worst else float("inf")
+
+
+def attention_gradient(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, given: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """Attention there and back, by autograd."""
+    attend = torch.nn.functional.scaled_dot_product_attention
+    with torch.inference_mode(False), torch.enable_grad():
+        leaves = [x.clone().requires_grad_() for x in (q, k, v)]
+        return torch.autograd.grad(attend(*leaves), leaves, given.clone())

@@ -7,17 +7,14 @@ reduction that needs another's result (a variance its mean) goes over the rows a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 
 from graphc.ir.dim import DimLike, product
-from graphc.ir.dtype import DType
-from graphc.ir.graph import Graph, Node
 from graphc.ir.op import Pattern
 from graphc.lowering.cuda.accumulate import LONG, OPERATION, Accumulator, finished
+from graphc.lowering.cuda.columns_plan import AHEAD, THREADS, Plan, make_plan
 from graphc.lowering.cuda.emit import (
-    VECTOR_BYTES,
     Expr,
     call,
     cast,
@@ -29,98 +26,19 @@ from graphc.lowering.cuda.emit import (
     select,
     when,
 )
-from graphc.lowering.cuda.emitter import CudaEmitter, Run, divides
+from graphc.lowering.cuda.emitter import CudaEmitter, Run
 from graphc.lowering.cuda.io import Kernel, KernelIO, Stage
-from graphc.lowering.cuda.tiles import PROCESSORS
 from graphc.lowering.generic.index import Space, flatten, unflatten
 from graphc.lowering.generic.inline import Inliner
 from graphc.lowering.generic.trace import checked_nodes, expanded
 from graphc.ops import Fusion
-from graphc.ops.numerics import working
 from graphc.ops.reduce import Reduce
 
 __all__ = ["select_columns"]
 
-_THREADS = 256
 _FEW = 64  # rows that one thread may as well go over alone
-_AHEAD = 4  # rows that a thread loads before it adds
-_ALONE = 32  # rows of a thread that are over before another launch would have begun; a guess, not a measurement
-_LEAST = 8  # rows of a thread in a part
-_BLOCKS = 2 * PROCESSORS
-_OPEN = 1 << 16  # rows of an open size
 _AROUND = (Pattern.SOURCE, Pattern.ELEMENTWISE, Pattern.INDEX)
 _C = {"float32": "float", "float64": "double", "int32": "int", "int64": "int64_t"}
-
-
-@dataclass(frozen=True)
-class _Sum:
-    """One reduction; `level` counts the passes over the rows it waits for."""
-
-    node: Node
-    level: int
-
-    @property
-    def kind(self) -> str:
-        """The emitter's name of it."""
-        assert isinstance(self.node.op, Reduce)
-        return self.node.op.function
-
-    @property
-    def work(self) -> DType:
-        """What it is accumulated in."""
-        return working(self.node.types[0].dtype)
-
-    def accumulator(self, long: bool) -> Accumulator:
-        """For one thread's terms."""
-        return Accumulator(self.kind, self.work, long)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What is reduced, and how it is dealt out.
-
-    Attributes:
-        body: in primitives.
-        sums: the reductions.
-        rows: the dimensions reduced over.
-        kept: those of the results.
-        lanes: neighbouring threads with columns of their own.
-        run: neighbouring columns of a thread.
-        parts: blocks that share the rows.
-    """
-
-    body: Graph
-    sums: tuple[_Sum, ...]
-    rows: tuple[DimLike, ...]
-    kept: tuple[int, ...]
-    lanes: int
-    run: int
-    parts: int
-
-    @property
-    def columns(self) -> int:
-        """How many results each reduction has."""
-        count = product(self.kept)
-        assert isinstance(count, int)
-        return count
-
-    @property
-    def levels(self) -> int:
-        """Passes over the rows."""
-        return max(s.level for s in self.sums)
-
-    def blocks(self, run: int) -> int:
-        """Blocks that the columns make."""
-        return -(-self.columns // (self.lanes * run))
-
-    def place(self, number: int, part: DimLike, column: DimLike) -> DimLike:
-        """The byte of scratch memory where a part of a sum is; part `parts` is the whole."""
-        return ((part + number * (self.parts + 1)) * self.columns + column) * 8
-
-    @property
-    def scratch(self) -> int:
-        """Bytes of it."""
-        return len(self.sums) * (self.parts + 1) * self.columns * 8 if self.parts > 1 else 0
 
 
 def select_columns(fusion: Fusion) -> Kernel | None:
@@ -147,37 +65,13 @@ def select_columns(fusion: Fusion) -> Kernel | None:
     rows = product(shape[:rank])
     if isinstance(rows, int) and rows < _FEW:
         return None
-    return _kernel(_plan(body, nodes, shape[:rank], kept))
+    return _kernel(make_plan(body, nodes, shape[:rank], kept))
 
 
-def _plan(
-    body: Graph, nodes: Sequence[Node], rows: tuple[DimLike, ...], kept: tuple[int, ...]
-) -> _Plan:
-    level: dict[int, int] = {}
-    for node in body.nodes:
-        before = max((level[v.node] for v in node.operands), default=0)
-        level[node.id] = before + (node.op.pattern is Pattern.REDUCE)
-    large = [n.types[0] for n in body.inputs if n.types[0].rank > len(kept)]
-    widest = max((t.dtype.bytes for t in large), default=VECTOR_BYTES)
-    run = VECTOR_BYTES // widest
-    while run > 1 and not divides(run, kept[-1] if kept else 1):
-        run //= 2
-    columns, lanes = product(kept), 1
-    assert isinstance(columns, int)
-    while lanes < 32 and lanes * run < columns:
-        lanes *= 2
-    count = product(rows)
-    each = -(-(count if isinstance(count, int) else _OPEN) // (_THREADS // lanes))
-    blocks = -(-columns // (lanes * run))
-    parts = max(1, min(each // _LEAST, _BLOCKS // blocks)) if each > _ALONE else 1
-    sums = tuple(_Sum(n, level[n.id]) for n in nodes)
-    return _Plan(body, sums, rows, kept, lanes, run, parts)
-
-
-def _kernel(plan: _Plan) -> Kernel:
+def _kernel(plan: Plan) -> Kernel:
     def stage(emit: Callable[[_Columns], None], run: int, parts: int) -> Stage:
         return Stage(
-            lambda io: emit(_Columns(plan, io, run)), (plan.blocks(run), parts, 1), _THREADS
+            lambda io: emit(_Columns(plan, io, run)), (plan.blocks(run), parts, 1), THREADS
         )
 
     if plan.parts == 1:
@@ -192,14 +86,14 @@ def _kernel(plan: _Plan) -> Kernel:
 class _Columns:
     """What a thread does in one launch: `run` neighbouring columns, or the last ones where those are beyond the end."""
 
-    def __init__(self, plan: _Plan, io: KernelIO, run: int) -> None:
+    def __init__(self, plan: Plan, io: KernelIO, run: int) -> None:
         self.plan, self.io, self.run = plan, io, run
         self.e = e = CudaEmitter(Space(plan.body.dims), io)
         groups = plan.columns // run
         block = e.bound(io.thread.block[0], 0, plan.blocks(run) - 1)
-        thread = e.bound(io.thread.index, 0, _THREADS - 1)
+        thread = e.bound(io.thread.index, 0, THREADS - 1)
         self.lane = e.bound(e.expr(thread % plan.lanes), 0, plan.lanes - 1)
-        self.row = e.bound(e.expr(thread // plan.lanes), 0, _THREADS // plan.lanes - 1)
+        self.row = e.bound(e.expr(thread // plan.lanes), 0, THREADS // plan.lanes - 1)
         place = named(e.expr(block * plan.lanes + self.lane))
         last = const(groups - 1, dtype_of(place))
         self.valid = named(place <= last)
@@ -245,7 +139,7 @@ class _Columns:
     def add(self, level: int) -> None:
         """Adds the parts of one pass; after the last one, computes what follows."""
         self._known(level)
-        e, rows = self.e, _THREADS // self.plan.lanes
+        e, rows = self.e, THREADS // self.plan.lanes
         found: dict[int, Expr] = {}
         for number, sum in enumerate(self.plan.sums):
             if sum.level != level:
@@ -280,17 +174,17 @@ class _Columns:
     def _pass(self, level: int, part: DimLike) -> dict[int, list[Expr]]:
         """Goes over a part of the rows: what each sum of a level comes to, by its number."""
         e, plan = self.e, self.plan
-        rows, threads = product(plan.rows), _THREADS // plan.lanes
-        step = threads * _AHEAD
+        rows, threads = product(plan.rows), THREADS // plan.lanes
+        step = threads * AHEAD
         steps = (rows + (step * plan.parts - 1)) // (step * plan.parts)
-        long = not isinstance(steps, int) or steps * _AHEAD > LONG
+        long = not isinstance(steps, int) or steps * AHEAD > LONG
         sums = {n: s for n, s in enumerate(plan.sums) if s.level == level}
         into = {n: [s.accumulator(long) for _ in range(self.run)] for n, s in sums.items()}
         last = rows - 1
         with e.serial(steps) as i:
             first = (part * steps + i) * step + self.row
             terms: list[tuple[Accumulator, Expr]] = []
-            for ahead in range(_AHEAD):
+            for ahead in range(AHEAD):
                 place = named(e.expr(first + ahead * threads))
                 end = named(cast(e.expr(last), dtype_of(place)))
                 valid = named(place <= end)
@@ -312,7 +206,7 @@ class _Columns:
     def _over_rows(self, into: Accumulator) -> Expr:
         """What the threads of a column come to."""
         operation = OPERATION[into.operation]
-        name = f"graphc_over_rows<{self.plan.lanes}, {_THREADS}, {operation}>"
+        name = f"graphc_over_rows<{self.plan.lanes}, {THREADS}, {operation}>"
         return named(pure(name, into.dtype, into.result()))
 
     def _give(self, number: int, j: int, value: Expr) -> None:
