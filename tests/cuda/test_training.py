@@ -1,5 +1,6 @@
 """Training on the stand-in GPU: what the interpreter computes, and a state that stays where the steps are."""
 
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +31,16 @@ def test_the_state_stays_on_the_gpu(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     batch = {"x": rng.normal(size=(6, 12)).astype(np.float32), "label": rng.integers(0, 3, 6)}
     with emulated() as gpu:
+        gc.collect()
+        live = gpu.live
         trainer = Trainer(model, target="cuda", evaluation=False)
         truth = trainer.state()
         trainer.load_state(truth)
 
+        graph = trainer.step.graph
+
         def stepped() -> dict[str, np.ndarray]:
-            return interpret(trainer.step.graph, {**batch, **truth}, {})
+            return interpret(graph, {**batch, **truth}, {})
 
         trainer.run(batch)  # moves the state
         expected = stepped()
@@ -59,3 +64,6 @@ def test_the_state_stays_on_the_gpu(tmp_path: Path) -> None:
         assert trainer.weights()["fc.weight"].shape == (3, 12)
         with pytest.raises(StateError, match="lacks"):
             trainer.load_state({})
+        del trainer  # a cycle, in whatever order its parts go
+        gc.collect()
+        assert gpu.live == live
