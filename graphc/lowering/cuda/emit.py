@@ -8,7 +8,7 @@ TVM's simplifier (see `build.py`), so that a name bound here is a variable there
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ __all__ = [
     "cast",
     "const",
     "dtype_of",
+    "either",
     "equal",
     "evaluate",
     "i32",
@@ -264,6 +265,16 @@ def when(condition: Expr) -> Iterator[None]:
 
 
 @contextmanager
+def either(
+    condition: Expr,
+) -> Iterator[tuple[AbstractContextManager[Any], AbstractContextManager[Any]]]:
+    """Two bodies, to be opened in turn: the first runs where a condition holds, the second where it does not."""
+    t = _t()
+    with t.If(condition):
+        yield t.Then(), t.Else()
+
+
+@contextmanager
 def loop(extent: int | Expr, *, unroll: bool = False) -> Iterator[Expr]:
     """A loop over `range(extent)`; the index has the extent's type, int32 for an int."""
     t = _t()
@@ -290,8 +301,10 @@ class Kernel:
     function: Any
     thread: Thread
 
-    def __init__(self, memory: Mapping[str, Memory], dims: Mapping[str, Expr]) -> None:
-        self.memory, self.dims = dict(memory), dict(dims)
+    def __init__(
+        self, memory: Mapping[str, Memory], dims: Mapping[str, Expr], maps: Sequence[Expr]
+    ) -> None:
+        self.memory, self.dims, self.maps = dict(memory), dict(dims), tuple(maps)
 
 
 @contextmanager
@@ -300,14 +313,16 @@ def kernel(
     pointers: Mapping[str, DType],
     dims: Sequence[str],
     threads: int,
+    maps: int = 0,
 ) -> Iterator[Kernel]:
-    """Opens the definition of `extern "C" __global__ void name(pointers..., int64 dims...)`.
+    """Opens the definition of `extern "C" __global__ void name(pointers..., int64 dims..., tensor maps...)`.
 
     Args:
         name: the symbol.
         pointers: parameter -> element type. No two reach the same memory.
         dims: int64 parameters, which follow the pointers.
         threads: of a block.
+        maps: how many tensor maps follow.
     """
     from tvm.script.ir_builder import IRBuilder
 
@@ -317,13 +332,14 @@ def kernel(
         t.func_attr({"tirx.noalias": True, "global_symbol": name})
         handles = {p: t.arg(p, t.handle(storage(d))) for p, d in pointers.items()}
         extents = {d: t.arg(d, t.int64()) for d in dims}
+        described = [t.arg(f"map{i}", t.handle("tensormap")) for i in range(maps)]
         sizes = t.int64(1 << 46), t.int32(2**31 - 1)  # never used: positions are flat
         buffers = {
             p: [t.decl_buffer((size,), storage(d), data=handles[p]) for size in sizes]
             for p, d in pointers.items()
         }
         memory = {p: Memory(wide, pointers[p], narrow) for p, (wide, narrow) in buffers.items()}
-        result = Kernel(memory, extents)
+        result = Kernel(memory, extents, described)
         big = t.int32(1 << 30)  # never used either: the launch has the grid
         with (
             t.launch_thread("blockIdx.x", big) as x,

@@ -7,6 +7,7 @@ from graphc.lowering.cuda.choice import select_cond
 from graphc.lowering.cuda.convolution import select_convolution
 from graphc.lowering.cuda.dense import select_product
 from graphc.lowering.cuda.flash import select_flash
+from graphc.lowering.cuda.hopper.product import select_warp_group_product
 from graphc.lowering.cuda.io import Kernel, Setting
 from graphc.lowering.cuda.loop import select_scan
 from graphc.lowering.cuda.nest import nest
@@ -31,7 +32,8 @@ def _select_root(fusion: Fusion, static: frozenset[int], setting: Setting) -> Ke
         if isinstance(node.op, Attention):
             return select_flash(fusion, node, setting) or select_attention(fusion, node)
         if isinstance(node.op, DotGeneral):
-            return select_product(fusion, node, static, setting.precision)
+            groups = select_warp_group_product(fusion, node, static, setting)
+            return groups or select_product(fusion, node, static, setting.precision)
         if isinstance(node.op, ConvGeneral):
             return select_convolution(fusion, node, setting.precision)
     return None
