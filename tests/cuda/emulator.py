@@ -34,6 +34,8 @@ _KERNEL = re.compile(
 _ALIGNED = re.compile(r"__shared__\s+alignas\((\d+)\)")  # g++ wants it elsewhere
 _DYNAMIC = re.compile(r"extern\s+__shared__\s+(?:__align__\(\d+\)\s+)?([\w\s]+?)\s+(\w+)\[\];")
 _PAGE = mmap.PAGESIZE
+_MAP_TYPES = {"f16": 6, "f32": 7, "f64": 8, "bf16": 9}
+_SWIZZLES = {0: 0, 32: 1, 64: 2, 128: 3}
 
 
 class EmulatorError(RuntimeError):
@@ -138,6 +140,27 @@ class Emulated:
             raise EmulatorError(self.library.emulated_error().decode())
 
 
+    def tensor_map(self, map: TensorMap, base: int, env: Mapping[str, int]) -> bytes:
+        """What a launch is given for a map of memory at `base`. Raises EmulatorError where the driver refuses it."""
+        shape = [evaluate(d, env) for d in map.shape]
+        strides = [evaluate(d, env) for d in map.strides]
+        encoded = ctypes.create_string_buffer(128)
+        if 0 in shape:  # nothing is copied from it (cuda_frame.c)
+            return encoded.raw
+        if not self.library.emulated_tensor_map(
+            encoded,
+            _MAP_TYPES[map.dtype],
+            len(shape),
+            base,
+            (ctypes.c_uint64 * len(shape))(*shape),
+            (ctypes.c_uint64 * len(shape))(*strides),
+            (ctypes.c_uint32 * len(shape))(*map.box),
+            _SWIZZLES[map.swizzle],
+        ):
+            raise EmulatorError(f"the driver refuses {map}")
+        return encoded.raw
+
+
 class _Kernel(ctypes.Structure):
     _fields_ = (
         ("name", ctypes.c_char_p),
@@ -155,6 +178,10 @@ def _load(image: bytes) -> ctypes.CDLL:
         library = ctypes.CDLL(file.name, mode=os.RTLD_NOW | os.RTLD_LOCAL)
     library.emulated_kernel.restype = ctypes.POINTER(_Kernel)
     library.emulated_error.restype = ctypes.c_char_p
+    library.emulated_tensor_map.argtypes = (
+        *(ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p),
+        *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int),
+    )
     return library
 
 
@@ -206,7 +233,8 @@ def run(
 
     def value(argument: Address | TensorMap | DimLike, env: Mapping[str, int]) -> int | bytes:
         if isinstance(argument, TensorMap):
-            raise NotImplementedError("tensor maps")
+            base = memory[argument.base.space][argument.base.index].address
+            return emulated.tensor_map(argument, base + evaluate(argument.base.offset, env), env)
         if isinstance(argument, Address):
             base = memory[argument.space][argument.index].address
             return base + evaluate(argument.offset, env)

@@ -71,6 +71,7 @@ struct Thread {
     void *data;
     std::vector<Copy> open;
     std::deque<std::vector<Copy>> groups;
+    bool unfenced;
 };
 
 struct Named {
@@ -206,6 +207,7 @@ void run_block(bool reverse) {
         t.state = State::fresh;
         t.open.clear();
         t.groups.clear();
+        t.unfenced = false;
     }
     const size_t n = threads.size();
     while (!failed && done_threads < n) {
@@ -219,6 +221,12 @@ void run_block(bool reverse) {
             release_block();
         }
         if (!progress && !failed) report_deadlock();
+    }
+    const char *wrong = on_block_end ? on_block_end() : nullptr;
+    if (wrong && !failed) {
+        snprintf(message, sizeof message, "kernel %s, block (%u, %u, %u): %s", kernel->name, blockIdx.x, blockIdx.y,
+                 blockIdx.z, wrong);
+        failed = true;
     }
 }
 
@@ -339,9 +347,15 @@ void wait_copies(unsigned but_latest) {
             if (c.read) memcpy(c.to, c.from, static_cast<size_t>(c.read));
             memset(static_cast<char *>(c.to) + c.read, 0, static_cast<size_t>(c.bytes - c.read));
         }
+        t->unfenced |= !t->groups.front().empty();
         t->groups.pop_front();
     }
 }
+
+bool &unfenced_copies() { return current->unfenced; }
+
+const char *(*on_block_end)();
+bool reversed;
 
 } // namespace machine
 
@@ -365,6 +379,11 @@ const machine::Kernel *emulated_kernel(const char *name) {
 
 const char *emulated_error() { return message; }
 
+int emulated_tensor_map(TensorMap *map, int type, uint32_t rank, void *base, const uint64_t *shape,
+                        const uint64_t *strides, const uint32_t *box, int swizzle) {
+    return encode_tensor_map(map, type, rank, base, shape, strides, box, swizzle);
+}
+
 int emulated_launch(const machine::Kernel *which, const unsigned grid[3], const unsigned block[3], unsigned shared,
                     void **values, int reverse) {
     std::lock_guard<std::mutex> lock(one_launch);
@@ -379,6 +398,7 @@ int emulated_launch(const machine::Kernel *which, const unsigned grid[3], const 
     for (int i = 0; i < 4; i++) sigaction(numbers[i], &mine, &before[i]);
 
     kernel = which;
+    reversed = reverse;
     arguments = values;
     failed = false;
     message[0] = 0;

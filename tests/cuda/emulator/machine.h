@@ -49,6 +49,13 @@ size_t dynamic_shared_bytes();
 void copy_async(const Copy &copy);
 void commit_copies();
 void wait_copies(unsigned but_latest);
+// Whether blocks and threads run last to first.
+extern bool reversed;
+// Whether cp.async has written for this thread what the async proxy is not known to see.
+bool &unfenced_copies();
+
+// Called when a block has ended: what is wrong with it, or null.
+extern const char *(*on_block_end)();
 
 [[noreturn]] void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
@@ -104,6 +111,10 @@ const machine::Kernel *emulated_kernel(const char *name);
 int emulated_launch(const machine::Kernel *kernel, const unsigned grid[3], const unsigned block[3], unsigned shared,
                     void **arguments, int reverse);
 const char *emulated_error();
+
+// What a launch is given for a tensor map: 128 bytes. 0 where the driver would refuse it.
+int emulated_tensor_map(machine::TensorMap *map, int type, uint32_t rank, void *base, const uint64_t *shape,
+                        const uint64_t *strides, const uint32_t *box, int swizzle);
 }
 
 #endif
