@@ -7,6 +7,7 @@ from graphc.lowering.cuda.choice import select_cond
 from graphc.lowering.cuda.convolution import select_convolution
 from graphc.lowering.cuda.dense import select_product
 from graphc.lowering.cuda.flash import select_flash
+from graphc.lowering.cuda.hopper.convolution import select_warp_group_convolution
 from graphc.lowering.cuda.hopper.product import select_warp_group_product
 from graphc.lowering.cuda.io import Kernel, Setting
 from graphc.lowering.cuda.loop import select_scan
@@ -35,5 +36,6 @@ def _select_root(fusion: Fusion, static: frozenset[int], setting: Setting) -> Ke
             groups = select_warp_group_product(fusion, node, static, setting)
             return groups or select_product(fusion, node, static, setting.precision)
         if isinstance(node.op, ConvGeneral):
-            return select_convolution(fusion, node, setting.precision)
+            groups = select_warp_group_convolution(fusion, node, setting)
+            return groups or select_convolution(fusion, node, setting.precision)
     return None

@@ -6,7 +6,9 @@
 #define GRAPHC_HOPPER_H
 
 #include <deque>
-#include <vector>
+#include <map>
+#include <set>
+#include <variant>
 
 namespace machine {
 
@@ -39,6 +41,11 @@ struct Barrier {
         pending = arrivals;
     }
 };
+inline void arrive(Barrier &barrier) {
+    if (!barrier.pending) fail("a barrier has more arrivals than it was made for");
+    barrier.pending--;
+    barrier.settle();
+}
 static_assert(sizeof(Barrier) == 8);
 
 inline Barrier &barrier_at(uint64_t *at) {
@@ -56,7 +63,11 @@ struct BoxCopy {
     Barrier *barrier;
 };
 
-inline std::vector<BoxCopy> box_copies;
+// The copies of a thread with cp.async before it arrived, which its arrival waits for.
+struct ThreadCopies {
+    std::vector<Copy> copies;
+    Barrier *barrier;
+};
 
 inline void perform(const BoxCopy &copy) {
     const TensorMap &m = copy.map;
@@ -87,14 +98,29 @@ inline void perform(const BoxCopy &copy) {
     copy.barrier->settle();
 }
 
+inline void perform(const ThreadCopies &copies) {
+    for (const Copy &copy : copies.copies) perform(copy);
+    arrive(*copies.barrier);
+}
+
+using UnderWay = std::variant<BoxCopy, ThreadCopies>;
+inline std::multimap<Barrier *, UnderWay> copies_under_way;
+inline std::set<Barrier *> gathered;  // barriers that threads with copies of their own arrive at
+inline std::set<unsigned> unfenced;   // threads that have waited for one and not fenced since
+
+template <class T>
+void begin(const T &copy) {
+    if (reversed) perform(copy);
+    else copies_under_way.emplace(copy.barrier, copy);
+}
+
 inline void begin_box(void *to, const CUtensorMap &map, uint64_t *barrier, std::initializer_list<int> at) {
     BoxCopy copy{static_cast<char *>(to), {}, {}, &barrier_at(barrier)};
     memcpy(&copy.map, &map, sizeof copy.map);
     if (copy.map.rank != static_cast<int>(at.size())) fail("a copy of %zu axes by a map of %d", at.size(), copy.map.rank);
     if (shared_address(to) % (copy.map.swizzle ? 128 : 16)) fail("a box is not aligned");
     std::copy(at.begin(), at.end(), copy.at);
-    if (reversed) perform(copy);
-    else box_copies.push_back(copy);
+    begin(copy);
 }
 
 struct BarrierWait {
@@ -105,19 +131,19 @@ struct BarrierWait {
 // Whether there is anything for the thread to do or to see.
 inline bool barrier_moves(void *data) {
     const auto *wait = static_cast<BarrierWait *>(data);
-    bool moves = wait->barrier->phase != wait->parity;
-    for (const BoxCopy &copy : box_copies) moves |= copy.barrier == wait->barrier;
-    return moves;
+    return wait->barrier->phase != wait->parity || copies_under_way.count(wait->barrier);
 }
 
 inline void wait_barrier(BarrierWait wait) {
     while (wait.barrier->phase == wait.parity) {
         wait_until(barrier_moves, &wait, "a barrier in shared memory");
-        std::vector<BoxCopy> others, now;
-        for (const BoxCopy &copy : box_copies) (copy.barrier == wait.barrier ? now : others).push_back(copy);
-        box_copies.swap(others);
-        for (const BoxCopy &copy : now) perform(copy);
+        const auto found = copies_under_way.equal_range(wait.barrier);
+        std::vector<UnderWay> now;
+        for (auto i = found.first; i != found.second; i++) now.push_back(i->second);
+        copies_under_way.erase(found.first, found.second);
+        for (const UnderWay &copy : now) std::visit([](const auto &c) { perform(c); }, copy);
     }
+    if (gathered.count(wait.barrier)) unfenced.insert(threadIdx.x);
 }
 
 // ---- wgmma: D of a warp group; a warp has 16 of its 64 rows
@@ -194,6 +220,7 @@ void begin_product(float *d, uint64_t a, uint64_t b, int add) {
         },
         "wgmma");
     Group &group = group_of_thread();
+    if (unfenced.count(threadIdx.x)) fail("wgmma does not see what cp.async has written without a fence");
     if (!group.fenced) fail("wgmma: no wgmma.fence since registers or the last wait");
     group.open.push_back({d, a, b, N, add, multiply_group<Of>});
 }
@@ -209,9 +236,11 @@ inline void wait_products(size_t but_latest) {
 
 // A block that ends before its copies and products do has forgotten to wait.
 inline const char *end_of_block() {
-    bool open = !box_copies.empty();
+    bool open = !copies_under_way.empty();
     for (const Group &group : product_groups) open |= !group.open.empty() || !group.committed.empty();
-    box_copies.clear();
+    copies_under_way.clear();
+    gathered.clear();
+    unfenced.clear();
     product_groups.clear();
     return open ? "it ends before its copies or products do" : nullptr;
 }
@@ -226,11 +255,12 @@ inline void graphc_barrier_init(uint64_t *at, int arrivals) {
 }
 inline void graphc_barriers_ready() {}
 inline void graphc_barrier_arrive(uint64_t *at) {
+    machine::arrive(machine::barrier_at(at));
+}
+inline void graphc_barrier_arrive_with_copies(uint64_t *at) {
     machine::Barrier &barrier = machine::barrier_at(at);
-    if (machine::unfenced_copies()) machine::fail("cp.async has written what products do not see without a fence");
-    if (!barrier.pending) machine::fail("a barrier has more arrivals than it was made for");
-    barrier.pending--;
-    barrier.settle();
+    machine::gathered.insert(&barrier);
+    machine::begin(machine::ThreadCopies{machine::take_copies(), &barrier});
 }
 inline void graphc_barrier_expect(uint64_t *at, int bytes) { machine::barrier_at(at).bytes += bytes; }
 inline void graphc_barrier_wait(uint64_t *at, int parity) {
@@ -242,7 +272,7 @@ inline void graphc_map_copy(void *to, const CUtensorMap &map, uint64_t *barrier,
 inline void graphc_map_copy(void *to, const CUtensorMap &map, uint64_t *barrier, int c0, int c1, int c2, int c3, int c4) {
     machine::begin_box(to, map, barrier, {c0, c1, c2, c3, c4});
 }
-inline void graphc_async_fence() { machine::unfenced_copies() = false; }
+inline void graphc_async_fence() { machine::unfenced.erase(threadIdx.x); }
 inline void graphc_products_fence() { machine::group_of_thread().fenced = true; }
 inline void graphc_products_commit() {
     machine::Group &group = machine::group_of_thread();

@@ -11,7 +11,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <ucontext.h>
-#include <vector>
+#include <utility>
 
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
@@ -71,7 +71,6 @@ struct Thread {
     void *data;
     std::vector<Copy> open;
     std::deque<std::vector<Copy>> groups;
-    bool unfenced;
 };
 
 struct Named {
@@ -207,7 +206,6 @@ void run_block(bool reverse) {
         t.state = State::fresh;
         t.open.clear();
         t.groups.clear();
-        t.unfenced = false;
     }
     const size_t n = threads.size();
     while (!failed && done_threads < n) {
@@ -335,6 +333,11 @@ size_t dynamic_shared_bytes() { return dynamic_bytes; }
 
 void copy_async(const Copy &copy) { current->open.push_back(copy); }
 
+void perform(const Copy &c) {
+    if (c.read) memcpy(c.to, c.from, static_cast<size_t>(c.read));
+    memset(static_cast<char *>(c.to) + c.read, 0, static_cast<size_t>(c.bytes - c.read));
+}
+
 void commit_copies() {
     current->groups.push_back(std::move(current->open));
     current->open.clear();
@@ -343,16 +346,12 @@ void commit_copies() {
 void wait_copies(unsigned but_latest) {
     Thread *t = current;
     while (t->groups.size() > but_latest) {
-        for (const Copy &c : t->groups.front()) {
-            if (c.read) memcpy(c.to, c.from, static_cast<size_t>(c.read));
-            memset(static_cast<char *>(c.to) + c.read, 0, static_cast<size_t>(c.bytes - c.read));
-        }
-        t->unfenced |= !t->groups.front().empty();
+        for (const Copy &c : t->groups.front()) perform(c);
         t->groups.pop_front();
     }
 }
 
-bool &unfenced_copies() { return current->unfenced; }
+std::vector<Copy> take_copies() { return std::exchange(current->open, {}); }
 
 const char *(*on_block_end)();
 bool reversed;

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 struct uint3 {
     unsigned x, y, z;
@@ -51,8 +52,9 @@ void commit_copies();
 void wait_copies(unsigned but_latest);
 // Whether blocks and threads run last to first.
 extern bool reversed;
-// Whether cp.async has written for this thread what the async proxy is not known to see.
-bool &unfenced_copies();
+// What the thread has begun to copy and not committed, which its caller now cares for.
+std::vector<Copy> take_copies();
+void perform(const Copy &copy);
 
 // Called when a block has ended: what is wrong with it, or null.
 extern const char *(*on_block_end)();

@@ -32,7 +32,7 @@ _CHUNK = 8  # neighbouring columns of a thread
 _FILLERS = 128
 
 # Registers of a thread that fills and of one that multiplies, where two warp groups do: of 64 K in all.
-_REGISTERS = {"map": (40, 232), "gather": (88, 208)}
+_REGISTERS = {"map": (40, 232), "gather": (120, 192)}
 
 Gather = Callable[[TileAt], Expr]
 """The loader of a left operand that all threads of a warp group copy, as `tiles.py` has them."""
@@ -105,7 +105,8 @@ def warp_group_kernel(
                 sums = Array(cut.sums, DType.F32)
                 with tiles(e, block) as here:
                     width = f"graphc_wgmma_{units.kind}<{cut.n}>"
-                    name = f"graphc_empty<{width}, {ring}, {cut.sums}>"
+                    gathered = "true" if callable(left) else "false"
+                    name = f"graphc_empty<{width}, {ring}, {cut.sums}, {gathered}>"
                     call(name, sums.address(i32(0)), here.done, cast(e.expr(steps), "int32"))
                     _store(io, epilogue, sums, here)
 

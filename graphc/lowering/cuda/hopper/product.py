@@ -6,10 +6,10 @@ rows. What is small, or lies otherwise, is left to `dense.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from graphc.ir.dim import DimLike, product
+from graphc.ir.dtype import DType
 from graphc.ir.graph import GraphBuilder, Node, Value
 from graphc.ir.types import TensorType
 from graphc.lowering.cuda import tiles
@@ -47,8 +47,9 @@ def select_warp_group_product(
     slots = stored_slots(fusion, root)
     if slots is None or root.types[0].size == 0:
         return None
-    units = units_of([body.inputs[slot].types[0] for slot in slots], setting)
-    if units is None:
+    left, right = (body.inputs[slot].types[0].dtype for slot in slots)
+    units = units_of(left, setting)
+    if units is None or left is not right:
         return None
     lhs, rhs = (body.type_of(v) for v in root.operands)
     shape = read_product(op, lhs, rhs)
@@ -66,18 +67,16 @@ def select_warp_group_product(
     if not pays(shape) or not _left_lies_well(shape):
         return None
     cut = choose(shape.m.extent, shape.n.extent, product(ax.extent for ax in shape.batch))
-    left, right = rows_map(shape, slots[0], units, cut), columns_map(shape, slots[1], units, cut)
-    return warp_group_kernel(fusion, root, shape, units, cut, left, right, packing)
+    rows, columns = rows_map(shape, slots[0], units, cut), columns_map(shape, slots[1], units, cut)
+    return warp_group_kernel(fusion, root, shape, units, cut, rows, columns, packing)
 
 
-def units_of(stored: Sequence[TensorType], setting: Setting) -> Units | None:
-    """What multiplies operands stored like this; None where it is not warp groups."""
+def units_of(dtype: DType, setting: Setting) -> Units | None:
+    """What multiplies operands stored as `dtype`; None where it is not warp groups."""
     if not setting.warp_groups or setting.alignment != VECTOR_BYTES:
         return None
-    units = tiles.units_of(stored[0].dtype, setting.precision)
-    if units is None or units.bytes != 2 or stored[1].dtype is not stored[0].dtype:
-        return None
-    return units
+    units = tiles.units_of(dtype, setting.precision)
+    return units if units is not None and units.bytes == 2 else None
 
 
 def pays(shape: Product) -> bool:

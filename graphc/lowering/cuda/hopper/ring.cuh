@@ -51,7 +51,11 @@ GRAPHC_INLINE void graphc_map_copy(void *to, const CUtensorMap &map, uint64_t *b
                "l"(&map), "r"(graphc_shared_address(barrier)), "r"(c0), "r"(c1), "r"(c2), "r"(c3), "r"(c4)
                : "memory");
 }
-/* What this thread has written to shared memory is seen by products and copies that are begun after. */
+/* Arrives when all copies that the thread has begun with cp.async are done. */
+GRAPHC_INLINE void graphc_barrier_arrive_with_copies(uint64_t *barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(graphc_shared_address(barrier)) : "memory");
+}
+/* What this thread has written to shared memory, or seen written by others, is seen by products begun after. */
 GRAPHC_INLINE void graphc_async_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 GRAPHC_INLINE void graphc_products_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 GRAPHC_INLINE void graphc_products_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
@@ -153,28 +157,18 @@ template <typename Ring, typename A, typename B> GRAPHC_INLINE void graphc_fill(
   }
 }
 
-/* The same where all 128 threads copy the left operand, each LAG steps ahead of what it says is there. */
+/* The same where all 128 threads copy the left operand: a tile is full when the copies of each are done. */
 template <typename Ring, typename A, typename B>
 GRAPHC_INLINE void graphc_gather(const A &a, const B &b, int done, int steps) {
-  constexpr int LAG = 2;
-  graphc_slot<Ring::STAGES> at(done), there(done);
-  for (int step = 0; step < steps + LAG; step++) {
-    if (step < steps) {
-      graphc_barrier_wait(Ring::free(at.slot), at.parity ^ 1);
-      if (threadIdx.x == 0) {
-        graphc_barrier_expect(Ring::full(at.slot), Ring::BN * 128);
-        b.copy(Ring::right(at.slot), Ring::full(at.slot), step);
-      }
-      a.copy(Ring::left(at.slot), step);
-      at.next();
+  graphc_slot<Ring::STAGES> at(done);
+  for (int step = 0; step < steps; step++, at.next()) {
+    graphc_barrier_wait(Ring::free(at.slot), at.parity ^ 1);
+    if (threadIdx.x == 0) {
+      graphc_barrier_expect(Ring::full(at.slot), Ring::BN * 128);
+      b.copy(Ring::right(at.slot), Ring::full(at.slot), step);
     }
-    graphc_cp_async_commit();
-    if (step >= LAG) {
-      graphc_cp_async_wait<LAG>();
-      graphc_async_fence();
-      graphc_barrier_arrive(Ring::full(there.slot));
-      there.next();
-    }
+    a.copy(Ring::left(at.slot), step);
+    graphc_barrier_arrive_with_copies(Ring::full(at.slot));
   }
 }
 
@@ -186,12 +180,13 @@ GRAPHC_INLINE uint64_t graphc_matrix(const unsigned char *rows) {
 }
 
 /* A warp group multiplies its 64 rows: SUMS = BN / 2 sums of each thread. */
-template <typename Units, typename Ring, int SUMS> GRAPHC_INLINE void graphc_empty(float *sums, int done, int steps) {
+template <typename Units, typename Ring, int SUMS, bool GATHERED> GRAPHC_INLINE void graphc_empty(float *sums, int done, int steps) {
   int group = __shfl_sync(0xffffffffu, (int)threadIdx.x / 128 - 1, 0); /* one number for the compiler, too */
   bool speaks = threadIdx.x % 32 == 0;
   graphc_slot<Ring::STAGES> at(done), before(done);
   for (int step = 0; step < steps; step++, at.next()) {
     graphc_barrier_wait(Ring::full(at.slot), at.parity);
+    if (GATHERED) graphc_async_fence();
     uint64_t a = graphc_matrix(Ring::left(at.slot) + group * 64 * 128), b = graphc_matrix(Ring::right(at.slot));
     graphc_products_fence();
 #pragma unroll
