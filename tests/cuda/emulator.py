@@ -139,7 +139,6 @@ class Emulated:
         ):
             raise EmulatorError(self.library.emulated_error().decode())
 
-
     def tensor_map(self, map: TensorMap, base: int, env: Mapping[str, int]) -> bytes:
         """What a launch is given for a map of memory at `base`. Raises EmulatorError where the driver refuses it."""
         shape = [evaluate(d, env) for d in map.shape]
