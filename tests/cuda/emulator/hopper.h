@@ -248,7 +248,6 @@ inline const bool told_of_ends = (on_block_end = end_of_block, true);
 
 } // namespace machine
 
-inline void graphc_map_prefetch(const CUtensorMap &) {}
 inline uint32_t graphc_shared_address(const void *p) { return machine::shared_address(p); }
 inline void graphc_barrier_init(uint64_t *at, int arrivals) {
     machine::barrier_at(at) = {static_cast<uint16_t>(arrivals), static_cast<uint16_t>(arrivals), 0, 0};

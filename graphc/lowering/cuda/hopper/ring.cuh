@@ -33,9 +33,6 @@ GRAPHC_INLINE void graphc_barrier_wait(uint64_t *barrier, int parity) {
                "r"(parity)
                : "memory");
 }
-GRAPHC_INLINE void graphc_map_prefetch(const CUtensorMap &map) {
-  asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
-}
 /* Copies a box to shared memory, innermost coordinate first; the barrier counts its bytes when they have come. */
 /* Copies a box to shared memory, innermost coordinate first; the barrier counts its bytes when they have come. */
 GRAPHC_INLINE void graphc_map_copy(void *to, const CUtensorMap &map, uint64_t *barrier, int c0, int c1, int c2) {
