@@ -29,7 +29,8 @@ FLAGS = (
     *("-I", str(HERE / "include")),
 )
 _KERNEL = re.compile(
-    r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\s*\('
+    r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s+)?'
+    r"(?:__cluster_dims__\((\d+), 1, 1\)\s+)?(\w+)\s*\("
 )
 _ALIGNED = re.compile(r"__shared__\s+alignas\((\d+)\)")  # g++ wants it elsewhere
 _DYNAMIC = re.compile(r"extern\s+__shared__\s+(?:__align__\(\d+\)\s+)?([\w\s]+?)\s+(\w+)\[\];")
@@ -44,19 +45,19 @@ class EmulatorError(RuntimeError):
 
 def compile_source(source: str) -> bytes:
     """The shared object of a program: `emulated_launch` of machine.h and its kernels. Cached on disk."""
-    names = list(dict.fromkeys(_KERNEL.findall(source)))
+    clusters = {name: int(size or 1) for size, name in _KERNEL.findall(source)}
     text = _ALIGNED.sub(r"__shared__ __align__(\1)", source)
     text = _DYNAMIC.sub(r"\1* \2 = (\1*)machine::dynamic_shared();", text)
     entries = "".join(
         f'    {{"{n}", machine::Entry<&{n}>::invoke, machine::Entry<&{n}>::sizes, '
-        f"machine::Entry<&{n}>::count}},\n"
-        for n in names
+        f"machine::Entry<&{n}>::count, {size}}},\n"
+        for n, size in clusters.items()
     )
     visible = '__attribute__((visibility("default")))'
     text += (
         f'\nextern "C" {{ {visible} extern const machine::Kernel emulated_kernels[] = {{\n{entries}'
-        "    {nullptr, nullptr, nullptr, 0}};\n"
-        f"{visible} extern const size_t emulated_kernel_count = {len(names)}; }}\n"
+        "    {nullptr, nullptr, nullptr, 0, 1}};\n"
+        f"{visible} extern const size_t emulated_kernel_count = {len(clusters)}; }}\n"
     )
     digest = hashlib.sha256(text.encode())
     for path in sorted(HERE.rglob("*.*")):
@@ -166,6 +167,7 @@ class _Kernel(ctypes.Structure):
         ("invoke", ctypes.c_void_p),
         ("sizes", ctypes.POINTER(ctypes.c_size_t)),
         ("arguments", ctypes.c_size_t),
+        ("cluster", ctypes.c_uint),
     )
 
 

@@ -43,6 +43,9 @@ __all__ = [
 Expr = Any
 """A TVM primitive expression (TVM ships no types)."""
 
+CLUSTER = "graphc.cluster"
+"""The attribute of a kernel that says how many blocks along x run together."""
+
 VECTOR_BYTES = 16
 """What one thread moves with one instruction, and the alignment of every operand and result."""
 
@@ -314,6 +317,7 @@ def kernel(
     dims: Sequence[str],
     threads: int,
     maps: int = 0,
+    cluster: int = 1,
 ) -> Iterator[Kernel]:
     """Opens the definition of `extern "C" __global__ void name(pointers..., int64 dims..., tensor maps...)`.
 
@@ -323,13 +327,14 @@ def kernel(
         dims: int64 parameters, which follow the pointers.
         threads: of a block.
         maps: how many tensor maps follow.
+        cluster: blocks along x that run together.
     """
     from tvm.script.ir_builder import IRBuilder
 
     t = _t()
     with IRBuilder() as builder, t.prim_func(is_private=False):
         t.func_name(name)
-        t.func_attr({"tirx.noalias": True, "global_symbol": name})
+        t.func_attr({"tirx.noalias": True, "global_symbol": name, CLUSTER: cluster})
         handles = {p: t.arg(p, t.handle(storage(d))) for p, d in pointers.items()}
         extents = {d: t.arg(d, t.int64()) for d in dims}
         described = [t.arg(f"map{i}", t.handle("tensormap")) for i in range(maps)]

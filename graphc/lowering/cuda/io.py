@@ -81,6 +81,7 @@ class Stage:
         threads: of a block.
         shared_bytes: dynamic shared memory of a block.
         maps: tensor maps that it is given.
+        cluster: neighbouring blocks along x that run together.
     """
 
     emit: Callable[[KernelIO], None]
@@ -88,6 +89,7 @@ class Stage:
     threads: int
     shared_bytes: int = 0
     maps: tuple[MapOf, ...] = ()
+    cluster: int = 1
 
 
 @dataclass(frozen=True, eq=False)

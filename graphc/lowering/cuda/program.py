@@ -119,7 +119,7 @@ def _emitted(function: Function, number: int, stage: Stage) -> object:
     wanted = [f"wanted{i}" for i in range(function.guards)]
     dims = [*wanted, *function.dims, *(["fault_base"] if function.has_fault else [])]
     symbol = function.stage_symbol(number)
-    with kernel(symbol, pointers, dims, stage.threads, len(stage.maps)) as k:
+    with kernel(symbol, pointers, dims, stage.threads, len(stage.maps), stage.cluster) as k:
         zero = i32(0)
         io = KernelIO(
             tuple(k.memory[f"a{i}"] for i in range(len(types))),

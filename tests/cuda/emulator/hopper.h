@@ -26,6 +26,10 @@ inline char *shared_bytes(uint32_t address, uint32_t count) {
         fail("shared memory ends before address %u", address + count);
     return static_cast<char *>(dynamic_shared()) + (address - WINDOW);
 }
+// The same place in another block of the cluster.
+inline char *in_block(const void *p, unsigned rank) {
+    return static_cast<char *>(dynamic_shared_of(rank)) + (shared_address(p) - WINDOW);
+}
 // Swizzling permutes bits of the address itself: bits 4.. by bits 7.. of as many.
 inline uint32_t swizzled(uint32_t address, int bits) { return address ^ ((address >> 7 & ((1u << bits) - 1)) << 4); }
 
@@ -57,10 +61,16 @@ inline Barrier &barrier_at(uint64_t *at) {
 // ---- copies of boxes
 
 struct BoxCopy {
-    char *to;
+    char *window;     // of the block it goes to
+    uint32_t address; // there
     TensorMap map;
     int at[5];
     Barrier *barrier;
+    uint32_t bytes() const {
+        uint32_t total = map.element_bytes;
+        for (int d = 0; d < map.rank; d++) total *= map.box[d];
+        return total;
+    }
 };
 
 // The copies of a thread with cp.async before it arrived, which its arrival waits for.
@@ -71,9 +81,7 @@ struct ThreadCopies {
 
 inline void perform(const BoxCopy &copy) {
     const TensorMap &m = copy.map;
-    uint32_t address = shared_address(copy.to), total = m.element_bytes;
-    for (int d = 0; d < m.rank; d++) total *= m.box[d];
-    shared_bytes(address, total);
+    const uint32_t total = copy.bytes();
     uint32_t in[5] = {};
     const uint32_t inner = m.box[0] * m.element_bytes;
     for (uint32_t done = 0; done < total; done += inner) {
@@ -86,7 +94,7 @@ inline void perform(const BoxCopy &copy) {
         }
         for (uint32_t b = 0; b < inner; b += m.element_bytes) {
             const int64_t place = static_cast<int64_t>(copy.at[0]) + b / m.element_bytes;
-            char *to = shared_bytes(swizzled(address + done + b, m.swizzle), m.element_bytes);
+            char *to = copy.window + (swizzled(copy.address + done + b, m.swizzle) - WINDOW);
             if (inside && place >= 0 && place < m.shape[0])
                 memcpy(to, from + static_cast<uint64_t>(place) * m.element_bytes, m.element_bytes);
             else
@@ -114,13 +122,21 @@ void begin(const T &copy) {
     else copies_under_way.emplace(copy.barrier, copy);
 }
 
-inline void begin_box(void *to, const CUtensorMap &map, uint64_t *barrier, std::initializer_list<int> at) {
-    BoxCopy copy{static_cast<char *>(to), {}, {}, &barrier_at(barrier)};
+// To the same place in each block of `blocks`, a bit for each.
+inline void begin_box(void *to, const CUtensorMap &map, uint64_t *barrier, unsigned blocks, std::initializer_list<int> at) {
+    BoxCopy copy{nullptr, shared_address(to), {}, {}, &barrier_at(barrier)};
     memcpy(&copy.map, &map, sizeof copy.map);
     if (copy.map.rank != static_cast<int>(at.size())) fail("a copy of %zu axes by a map of %d", at.size(), copy.map.rank);
-    if (shared_address(to) % (copy.map.swizzle ? 128 : 16)) fail("a box is not aligned");
+    if (copy.address % (copy.map.swizzle ? 128 : 16)) fail("a box is not aligned");
+    shared_bytes(copy.address, copy.bytes());
     std::copy(at.begin(), at.end(), copy.at);
-    begin(copy);
+    if (blocks >> cluster_size()) fail("a copy to a block that is not in the cluster");
+    for (unsigned rank = 0; rank < cluster_size(); rank++) {
+        if (!(blocks >> rank & 1)) continue;
+        copy.window = static_cast<char *>(dynamic_shared_of(rank));
+        copy.barrier = reinterpret_cast<Barrier *>(in_block(barrier, rank));
+        begin(copy);
+    }
 }
 
 struct BarrierWait {
@@ -143,7 +159,7 @@ inline void wait_barrier(BarrierWait wait) {
         copies_under_way.erase(found.first, found.second);
         for (const UnderWay &copy : now) std::visit([](const auto &c) { perform(c); }, copy);
     }
-    if (gathered.count(wait.barrier)) unfenced.insert(threadIdx.x);
+    if (gathered.count(wait.barrier)) unfenced.insert(thread_number());
 }
 
 // ---- wgmma: D of a warp group; a warp has 16 of its 64 rows
@@ -202,11 +218,11 @@ struct Group {
     std::deque<std::vector<Product>> committed;
     bool fenced = false;
 };
-inline std::vector<Group> product_groups; // by thread of the block
+inline std::vector<Group> product_groups; // by thread
 
 inline Group &group_of_thread() {
-    if (product_groups.size() <= threadIdx.x) product_groups.resize(threadIdx.x + 1);
-    return product_groups[threadIdx.x];
+    if (product_groups.size() <= thread_number()) product_groups.resize(thread_number() + 1);
+    return product_groups[thread_number()];
 }
 
 template <float (*Of)(uint32_t), int N>
@@ -220,7 +236,7 @@ void begin_product(float *d, uint64_t a, uint64_t b, int add) {
         },
         "wgmma");
     Group &group = group_of_thread();
-    if (unfenced.count(threadIdx.x)) fail("wgmma does not see what cp.async has written without a fence");
+    if (unfenced.count(thread_number())) fail("wgmma does not see what cp.async has written without a fence");
     if (!group.fenced) fail("wgmma: no wgmma.fence since registers or the last wait");
     group.open.push_back({d, a, b, N, add, multiply_group<Of>});
 }
@@ -256,6 +272,10 @@ inline void graphc_barriers_ready() {}
 inline void graphc_barrier_arrive(uint64_t *at) {
     machine::arrive(machine::barrier_at(at));
 }
+inline void graphc_barrier_arrive_at(uint64_t *at, int rank) {
+    machine::barrier_at(at);
+    machine::arrive(*reinterpret_cast<machine::Barrier *>(machine::in_block(at, static_cast<unsigned>(rank))));
+}
 inline void graphc_barrier_arrive_with_copies(uint64_t *at) {
     machine::Barrier &barrier = machine::barrier_at(at);
     machine::gathered.insert(&barrier);
@@ -266,12 +286,18 @@ inline void graphc_barrier_wait(uint64_t *at, int parity) {
     machine::wait_barrier({&machine::barrier_at(at), static_cast<uint32_t>(parity)});
 }
 inline void graphc_map_copy(void *to, const CUtensorMap &map, uint64_t *barrier, int c0, int c1, int c2) {
-    machine::begin_box(to, map, barrier, {c0, c1, c2});
+    machine::begin_box(to, map, barrier, 1u << machine::block_rank(), {c0, c1, c2});
 }
 inline void graphc_map_copy(void *to, const CUtensorMap &map, uint64_t *barrier, int c0, int c1, int c2, int c3, int c4) {
-    machine::begin_box(to, map, barrier, {c0, c1, c2, c3, c4});
+    machine::begin_box(to, map, barrier, 1u << machine::block_rank(), {c0, c1, c2, c3, c4});
 }
-inline void graphc_async_fence() { machine::unfenced.erase(threadIdx.x); }
+inline void graphc_map_share(void *to, const CUtensorMap &map, uint64_t *barrier, int blocks, int c0, int c1, int c2, int c3,
+                             int c4) {
+    machine::begin_box(to, map, barrier, static_cast<unsigned>(blocks), {c0, c1, c2, c3, c4});
+}
+inline int graphc_cluster_rank() { return static_cast<int>(machine::block_rank()); }
+inline void graphc_cluster_sync() { machine::cluster_barrier(); }
+inline void graphc_async_fence() { machine::unfenced.erase(machine::thread_number()); }
 inline void graphc_products_fence() { machine::group_of_thread().fenced = true; }
 inline void graphc_products_commit() {
     machine::Group &group = machine::group_of_thread();

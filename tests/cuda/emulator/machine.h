@@ -1,4 +1,4 @@
-// The machine that runs a kernel's threads on the CPU: one block at a time, each thread a fiber that runs until it has
+// The machine that runs a kernel's threads on the CPU: one block or cluster at a time, each thread a fiber that runs until it has
 // to wait for others. Kernels see it through device.h; machine.cc is compiled once and linked to every emulated
 // program.
 #ifndef GRAPHC_MACHINE_H
@@ -32,6 +32,9 @@ struct Copy {
 // Waits until all threads of the block that have not ended are here.
 void block_barrier(const char *what);
 
+// Waits until all threads of the cluster that have not ended are here.
+void cluster_barrier();
+
 // Waits until `count` threads are at barrier `id` (bar.sync id, count), or have passed it with arrive (bar.arrive).
 void named_barrier(int id, int count, bool wait);
 
@@ -43,8 +46,13 @@ void collective(unsigned mask, void *mine, Collective all, const char *what);
 void wait_until(bool (*ready)(void *), void *data, const char *what);
 
 unsigned lane();
+// Of the thread among those that run together, of its block in the cluster, and of blocks in it.
+unsigned thread_number();
+unsigned block_rank();
+unsigned cluster_size();
 unsigned active_lanes();
 void *dynamic_shared();
+void *dynamic_shared_of(unsigned rank); // fails where that block has ended
 size_t dynamic_shared_bytes();
 
 void copy_async(const Copy &copy);
@@ -100,6 +108,7 @@ struct Kernel {
     void (*invoke)(void **arguments);
     const size_t *sizes; // of the arguments in bytes
     size_t arguments;
+    unsigned cluster; // blocks along x that run together (__cluster_dims__)
 };
 
 } // namespace machine

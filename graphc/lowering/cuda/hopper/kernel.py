@@ -64,33 +64,38 @@ def warp_group_kernel(
         right: a map as `graphc_map_columns` reads it.
     """
     m, n, k = shape.m.extent, shape.n.extent, shape.k.extent
-    rows, columns = (m + (cut.m - 1)) // cut.m, (n + (cut.n - 1)) // cut.n
+    together = cut.m * cut.cluster
+    rows, columns = (m + (together - 1)) // together, (n + (cut.n - 1)) // cut.n
     total = rows * columns * product(axis.extent for axis in shape.batch)
-    blocks = min(total, PROCESSORS) if isinstance(total, int) else PROCESSORS
+    most = PROCESSORS // cut.cluster
+    clusters = min(total, most) if isinstance(total, int) else most
     maps = (right,) if callable(left) else (right, left)
-    ring = f"graphc_ring<{cut.stages}, {cut.m}, {cut.n}>"
+    ring = f"graphc_ring<{cut.stages}, {cut.m}, {cut.n}, {cut.cluster}>"
+    band = BAND // cut.cluster
     fewer, more = _REGISTERS["gather" if callable(left) else "map"]
     steps = (k + (units.depth - 1)) // units.depth
 
     @contextmanager
     def tiles(e: CudaEmitter, block: DimLike) -> Iterator[_Here]:
-        """The tiles of a block."""
-        with e.serial((total - block + (blocks - 1)) // blocks) as turn:
-            number = e.bound(e.expr(block + turn * blocks), 0, total - 1)
+        """The tiles of a block: of its cluster's, whose rows are those of all its blocks, those of its rank."""
+        cluster = e.bound(e.expr(block // cut.cluster), 0, clusters - 1)
+        rank = e.bound(e.expr(block % cut.cluster), 0, cut.cluster - 1)
+        with e.serial((total - cluster + (clusters - 1)) // clusters) as turn:
+            number = e.bound(e.expr(cluster + turn * clusters), 0, total - 1)
             each = e.bound(e.expr(number // (rows * columns)), 0, total - 1)
             inside = e.expr(number - each * (rows * columns)), e.expr(rows), e.expr(columns)
             arguments = [cast(value, "int32") for value in inside]
-            row = pure(f"graphc_tile_row<{BAND}>", "int32", *arguments)
-            column = pure(f"graphc_tile_column<{BAND}>", "int32", *arguments)
+            row = pure(f"graphc_tile_row<{band}>", "int32", *arguments)
+            column = pure(f"graphc_tile_column<{band}>", "int32", *arguments)
             down, across = e.bound(row, 0, rows - 1), e.bound(column, 0, columns - 1)
             batch = tuple(batch_position(e, each, shape.batch))
             done = cast(e.expr(turn * steps), "int32")
-            yield _Here((down * cut.m, across * cut.n), batch, done)
+            yield _Here((down * together + rank * cut.m, across * cut.n), batch, done)
 
     def emit(io: KernelIO) -> None:
         epilogue = Epilogue(fusion.body, root, io)
         e = epilogue.e
-        block = e.bound(io.thread.block[0], 0, blocks - 1)
+        block = e.bound(io.thread.block[0], 0, clusters * cut.cluster - 1)
         arrivals = _FILLERS if callable(left) else 1
         call(f"graphc_open_ring<{ring}>", i32(arrivals))
         with either(io.thread.index < i32(_FILLERS)) as (fills, multiplies):
@@ -109,6 +114,7 @@ def warp_group_kernel(
                     name = f"graphc_empty<{width}, {ring}, {cut.sums}, {gathered}>"
                     call(name, sums.address(i32(0)), here.done, cast(e.expr(steps), "int32"))
                     _store(io, epilogue, sums, here)
+        call(f"graphc_close_ring<{ring}>")
 
     def _fill(io: KernelIO, e: CudaEmitter, here: _Here) -> None:
         at = [0 if s is None else here.batch[s] for s in _batch_axes(shape)]
@@ -130,12 +136,12 @@ def warp_group_kernel(
             spread_axis(e, index, axis, root, at)
         thread = e.bound(io.thread.index - i32(_FILLERS), 0, cut.threads - _FILLERS - 1)
         lane, warp = thread % 32, thread // 32
-        row0 = e.bound(e.expr(here.first[0] + warp * 16 + lane // 4), 0, m + cut.m)
+        row0 = e.bound(e.expr(here.first[0] + warp * 16 + lane // 4), 0, m + together)
         chunk0 = e.bound(e.expr(here.first[1] // _CHUNK + lane % 4), 0, (n + cut.n) // _CHUNK)
         chunks = divides(_CHUNK, n)
         with loop(2, unroll=True) as half:
             half_ = e.bound(half, 0, 1)
-            place = e.bound(e.expr(row0 + half_ * 8), 0, m + 2 * cut.m)
+            place = e.bound(e.expr(row0 + half_ * 8), 0, m + 2 * together)
             with when(within(e, place, m)), e.scope():
                 spread_axis(e, e.bound(e.expr(place), 0, m - 1), shape.m, root, at)
                 with loop(cut.n // GROUP, unroll=True) as group:
@@ -168,7 +174,8 @@ def warp_group_kernel(
         spread(column, shape.n, root.types[0].shape, place)
         return place
 
-    stage = Stage(emit, (blocks, 1, 1), cut.threads, cut.shared_bytes, maps)
+    blocks = clusters * cut.cluster
+    stage = Stage(emit, (blocks, 1, 1), cut.threads, cut.shared_bytes, maps, cut.cluster)
     return Kernel("matmul", (*border(fusion.body, root), stage), packing=packing)
 
 

@@ -166,6 +166,6 @@ def columns_map(shape: Product, slot: int, units: Units, cut: Cut) -> MapOf:
         units.kind,
         (shape.k.extent, 8, 4, groups, batch.extent),
         (4 * row * item, row * item, GROUP * row * item, batch.rhs * item),
-        (units.depth, 8, 4, cut.n // GROUP, 1),
+        (units.depth, 8, 4, cut.n // GROUP // cut.cluster, 1),
         _SWIZZLE,
     )

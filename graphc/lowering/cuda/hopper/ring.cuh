@@ -52,6 +52,36 @@ GRAPHC_INLINE void graphc_map_copy(void *to, const CUtensorMap &map, uint64_t *b
 GRAPHC_INLINE void graphc_barrier_arrive_with_copies(uint64_t *barrier) {
   asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(graphc_shared_address(barrier)) : "memory");
 }
+/* The same for each block of the cluster that has its bit: to the same place there, counted by the barrier there. */
+GRAPHC_INLINE void graphc_map_share(void *to, const CUtensorMap &map, uint64_t *barrier, int blocks, int c0, int c1, int c2,
+                                    int c3, int c4) {
+  asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster "
+               "[%0], [%1, {%4, %5, %6, %7, %8}], [%2], %3;" ::"r"(graphc_shared_address(to)),
+               "l"(&map), "r"(graphc_shared_address(barrier)), "h"((unsigned short)blocks), "r"(c0), "r"(c1), "r"(c2),
+               "r"(c3), "r"(c4)
+               : "memory");
+}
+GRAPHC_INLINE int graphc_cluster_rank() {
+  int rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+/* All threads of all blocks of the cluster. */
+GRAPHC_INLINE void graphc_cluster_sync() {
+  asm volatile("barrier.cluster.arrive.release;\n"
+               "barrier.cluster.wait.acquire;" ::
+                   : "memory");
+}
+/* Arrives at the barrier in the same place of another block of the cluster. */
+GRAPHC_INLINE void graphc_barrier_arrive_at(uint64_t *barrier, int rank) {
+  asm volatile("{\n"
+               ".reg .b32 there;\n"
+               "mapa.shared::cluster.u32 there, %0, %1;\n"
+               "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
+               "}" ::"r"(graphc_shared_address(barrier)),
+               "r"(rank)
+               : "memory");
+}
 /* What this thread has written to shared memory, or seen written by others, is seen by products begun after. */
 GRAPHC_INLINE void graphc_async_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 GRAPHC_INLINE void graphc_products_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
@@ -72,10 +102,11 @@ template <int COUNT> GRAPHC_INLINE void graphc_more_registers() {
 #endif
 
 /* ---- The ring: STAGES tiles of BM rows of the left and BN of the right operand, 128 bytes of K wide and swizzled, each
- * with a barrier that says it is full and one that says it is free. ---- */
+ * with a barrier that says it is full and one that says it is free. The CLUSTER blocks of a cluster take tiles with the same
+ * columns: each copies its part of the right operand to all of them, when the tile is free in all. ---- */
 
-template <int STAGES_, int BM_, int BN_> struct graphc_ring {
-  static constexpr int STAGES = STAGES_, BM = BM_, BN = BN_, STAGE = (BM + BN) * 128;
+template <int STAGES_, int BM_, int BN_, int CLUSTER_> struct graphc_ring {
+  static constexpr int STAGES = STAGES_, BM = BM_, BN = BN_, CLUSTER = CLUSTER_, STAGE = (BM + BN) * 128;
   static constexpr int WARPS = BM / 16; /* that multiply: four for 64 rows */
   static __device__ __forceinline__ unsigned char *left(int slot) {
     extern __shared__ __align__(1024) unsigned char graphc_ring_memory[];
@@ -100,11 +131,16 @@ template <typename Ring> GRAPHC_INLINE void graphc_open_ring(int arrivals) {
   if (threadIdx.x == 0) {
     for (int slot = 0; slot < Ring::STAGES; slot++) {
       graphc_barrier_init(Ring::full(slot), arrivals);
-      graphc_barrier_init(Ring::free(slot), Ring::WARPS);
+      graphc_barrier_init(Ring::free(slot), Ring::WARPS * Ring::CLUSTER);
     }
     graphc_barriers_ready();
   }
-  __syncthreads();
+  if (Ring::CLUSTER > 1) graphc_cluster_sync();
+  else __syncthreads();
+}
+/* No block ends while others still copy or arrive there. */
+template <typename Ring> GRAPHC_INLINE void graphc_close_ring() {
+  if (Ring::CLUSTER > 1) graphc_cluster_sync();
 }
 
 /* Which tile block after block takes: bands of BAND rows of tiles, so that those under way share operands. */
@@ -125,8 +161,8 @@ struct graphc_map_rows {
   int row, batch;
   __device__ __forceinline__ graphc_map_rows(const CUtensorMap &map, int row, int batch)
       : map(map), row(row), batch(batch) {}
-  __device__ __forceinline__ void copy(unsigned char *to, uint64_t *barrier, int step) const {
-    graphc_map_copy(to, map, barrier, step * 64, row, batch);
+  template <typename Ring> __device__ __forceinline__ void copy(int slot, int step) const {
+    graphc_map_copy(Ring::left(slot), map, Ring::full(slot), step * 64, row, batch);
   }
 };
 /* Rows of the right one, in the order in which a thread gets eight neighbouring columns of the result: by a map of K, 8
@@ -136,8 +172,16 @@ struct graphc_map_columns {
   int group, batch;
   __device__ __forceinline__ graphc_map_columns(const CUtensorMap &map, int group, int batch)
       : map(map), group(group), batch(batch) {}
-  __device__ __forceinline__ void copy(unsigned char *to, uint64_t *barrier, int step) const {
-    graphc_map_copy(to, map, barrier, step * 64, 0, 0, group, batch);
+  template <typename Ring> __device__ __forceinline__ void copy(int slot, int step) const {
+    uint64_t *barrier = Ring::full(slot);
+    if (Ring::CLUSTER == 1) {
+      graphc_map_copy(Ring::right(slot), map, barrier, step * 64, 0, 0, group, batch);
+    } else {
+      constexpr int PART = Ring::BN / Ring::CLUSTER;
+      int rank = graphc_cluster_rank();
+      graphc_map_share(Ring::right(slot) + rank * PART * 128, map, barrier, (1 << Ring::CLUSTER) - 1, step * 64, 0, 0,
+                       group + rank * (PART / 32), batch);
+    }
   }
 };
 
@@ -148,8 +192,8 @@ template <typename Ring, typename A, typename B> GRAPHC_INLINE void graphc_fill(
   for (int step = 0; step < steps; step++, at.next()) {
     graphc_barrier_wait(Ring::free(at.slot), at.parity ^ 1);
     graphc_barrier_expect(Ring::full(at.slot), Ring::STAGE);
-    a.copy(Ring::left(at.slot), Ring::full(at.slot), step);
-    b.copy(Ring::right(at.slot), Ring::full(at.slot), step);
+    a.template copy<Ring>(at.slot, step);
+    b.template copy<Ring>(at.slot, step);
     graphc_barrier_arrive(Ring::full(at.slot));
   }
 }
@@ -162,7 +206,7 @@ GRAPHC_INLINE void graphc_gather(const A &a, const B &b, int done, int steps) {
     graphc_barrier_wait(Ring::free(at.slot), at.parity ^ 1);
     if (threadIdx.x == 0) {
       graphc_barrier_expect(Ring::full(at.slot), Ring::BN * 128);
-      b.copy(Ring::right(at.slot), Ring::full(at.slot), step);
+      b.template copy<Ring>(at.slot, step);
     }
     a.copy(Ring::left(at.slot), step);
     graphc_barrier_arrive_with_copies(Ring::full(at.slot));
@@ -176,10 +220,19 @@ GRAPHC_INLINE uint64_t graphc_matrix(const unsigned char *rows) {
   return (uint64_t)(graphc_shared_address(rows) >> 4 & 0x3fff) | (uint64_t)1 << 16 | (uint64_t)64 << 32 | (uint64_t)1 << 62;
 }
 
+/* A warp says that it is done with a tile, to each block that copies to it. */
+template <typename Ring> GRAPHC_INLINE void graphc_release(int slot) {
+  int lane = (int)threadIdx.x % 32;
+  if (Ring::CLUSTER == 1) {
+    if (lane == 0) graphc_barrier_arrive(Ring::free(slot));
+  } else {
+    if (lane < Ring::CLUSTER) graphc_barrier_arrive_at(Ring::free(slot), lane);
+  }
+}
+
 /* A warp group multiplies its 64 rows: SUMS = BN / 2 sums of each thread. */
 template <typename Units, typename Ring, int SUMS, bool GATHERED> GRAPHC_INLINE void graphc_empty(float *sums, int done, int steps) {
   int group = __shfl_sync(0xffffffffu, (int)threadIdx.x / 128 - 1, 0); /* one number for the compiler, too */
-  bool speaks = threadIdx.x % 32 == 0;
   graphc_slot<Ring::STAGES> at(done), before(done);
   for (int step = 0; step < steps; step++, at.next()) {
     graphc_barrier_wait(Ring::full(at.slot), at.parity);
@@ -191,12 +244,12 @@ template <typename Units, typename Ring, int SUMS, bool GATHERED> GRAPHC_INLINE 
     graphc_products_commit();
     if (step > 0) { /* the step before is done: its tile is free */
       graphc_products_wait<1>();
-      if (speaks) graphc_barrier_arrive(Ring::free(before.slot));
+      graphc_release<Ring>(before.slot);
       before.next();
     }
   }
   graphc_products_wait<0>();
-  if (speaks) graphc_barrier_arrive(Ring::free(before.slot));
+  graphc_release<Ring>(before.slot);
 #pragma unroll
   for (int i = 0; i < SUMS; i++) graphc_sum_ready(sums[i]);
 }

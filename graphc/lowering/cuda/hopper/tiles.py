@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from graphc.ir.dim import DimLike
 
@@ -32,10 +32,12 @@ class Cut:
     Attributes:
         m: rows, 64 or 128.
         n: columns, one of WIDTHS.
+        cluster: blocks that take tiles below each other, and bring the right operand to shared memory together.
     """
 
     m: int
     n: int
+    cluster: int = 1
 
     @property
     def threads(self) -> int:
@@ -80,4 +82,6 @@ def choose(m: DimLike, n: DimLike, batch: DimLike) -> Cut:
             tiles *= -(-(size if isinstance(size, int) else 1 << 12) // step)
         return -(-tiles // PROCESSORS) * cut.m * cut.n / speed
 
-    return min(_CUTS, key=cost)[0]
+    cut = min(_CUTS, key=cost)[0]
+    even = not isinstance(m, int) or -(-m // cut.m) % 2 == 0
+    return replace(cut, cluster=2) if even and cut.m == 128 and cut.n >= 128 else cut

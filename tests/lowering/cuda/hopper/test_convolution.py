@@ -14,7 +14,7 @@ from graphc.ops import Convert, ConvGeneral, Parameter, Relu
 from graphc.ops import functional as f
 from tests.lowering.cuda.hopper.networks import Compiled, N, Network, compiled
 
-CUTS = {48: Cut(128, 64), 64: Cut(128, 128), 40: Cut(64, 64)}
+CUTS = {48: Cut(128, 64), 64: Cut(128, 128, 2), 40: Cut(64, 64)}
 
 
 def convolution(

@@ -18,11 +18,11 @@ from tests.lowering.cuda.emulated import compile_device
 from tests.lowering.cuda.hopper.networks import Compiled, N, Network, compiled
 
 CUTS = {
-    320: Cut(128, 256),
-    160: Cut(128, 128),
+    320: Cut(128, 256, 2),
+    160: Cut(128, 128, 2),
     96: Cut(128, 64),
     224: Cut(64, 256),
-    72: Cut(64, 64),
+    72: Cut(64, 64, 2),
 }
 
 
@@ -134,7 +134,8 @@ def test_what_is_small_or_lies_otherwise_goes_elsewhere(case: dict[str, object])
 
 
 def test_cuts_fit_and_fill_the_gpu() -> None:
-    assert choose(4096, 4096, 1) == choose(8192, 8192, 1) == Cut(128, 256)
+    assert choose(4096, 4096, 1) == choose(8192, 8192, 1) == Cut(128, 256, 2)
+    assert choose(128 * 99, 256, 1) == Cut(128, 256)  # whose rows of tiles come in no pairs
     assert choose(128, 768, 1) == Cut(64, 32)  # 48 tiles, of which each has a multiprocessor
     for m in (64, 128):
         for n in (32, 64, 128, 256):
