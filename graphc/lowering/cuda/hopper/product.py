@@ -35,7 +35,7 @@ __all__ = [
 
 _SWIZZLE = 128
 _CHUNK = 8  # elements of 16 bytes: what a map has rows start on
-_LEAST = (64, 32, 64)  # rows, columns and depth
+_LEAST = (32, 32, 64)  # rows, columns and depth
 
 
 def select_warp_group_product(
