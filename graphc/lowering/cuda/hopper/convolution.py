@@ -12,13 +12,12 @@ from graphc.lowering.cuda.emit import VECTOR_BYTES, Expr
 from graphc.lowering.cuda.hopper.kernel import warp_group_kernel
 from graphc.lowering.cuda.hopper.product import (
     columns_map,
+    cut_of,
     pack_groups,
-    pays,
     rows_map,
     units_of,
     whole,
 )
-from graphc.lowering.cuda.hopper.tiles import choose
 from graphc.lowering.cuda.io import Kernel, Setting
 from graphc.lowering.packing import Packing
 from graphc.ops import Fusion
@@ -34,7 +33,8 @@ def select_warp_group_convolution(fusion: Fusion, root: Node, setting: Setting) 
         return None
     row = whole(conv.depth, units.depth)
     shape = conv.product(row)
-    if not pays(shape):
+    cut = cut_of(shape, units)
+    if cut is None:
         return None
 
     def write(b: GraphBuilder, w: Value) -> Value:
@@ -43,7 +43,6 @@ def select_warp_group_convolution(fusion: Fusion, root: Node, setting: Setting) 
     def gather(at: TileAt) -> Expr:
         return conv.windows(at, units)
 
-    cut = choose(shape.m.extent, shape.n.extent, 1)
     left = rows_map(shape, conv.slots[0], units, cut) if conv.whole else gather
     right = columns_map(shape, conv.slots[1], units, cut)
     packing = {conv.slots[1]: Packing.written(f"filter_groups/{row}", write)}

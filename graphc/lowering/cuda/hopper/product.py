@@ -17,7 +17,7 @@ from graphc.lowering.cuda.dense import pack_rows
 from graphc.lowering.cuda.emit import VECTOR_BYTES
 from graphc.lowering.cuda.emitter import divides
 from graphc.lowering.cuda.hopper.kernel import warp_group_kernel
-from graphc.lowering.cuda.hopper.tiles import GROUP, Cut, choose
+from graphc.lowering.cuda.hopper.tiles import GROUP, Cut, busy, choose
 from graphc.lowering.cuda.io import Kernel, MapOf, Setting
 from graphc.lowering.cuda.tiles import Units
 from graphc.lowering.generic.strides import Axis, Product, merge, read_product, stored_slots
@@ -26,8 +26,8 @@ from graphc.ops import DotGeneral, Fusion, Pad, Reshape, Transpose
 
 __all__ = [
     "columns_map",
+    "cut_of",
     "pack_groups",
-    "pays",
     "rows_map",
     "select_warp_group_product",
     "units_of",
@@ -64,9 +64,9 @@ def select_warp_group_product(
     if shape is None or not _right_lies_well(shape, packed=bool(packing)):
         return None
     shape = replace(shape, batch=_merged(shape.batch))
-    if not pays(shape) or not _left_lies_well(shape):
+    cut = cut_of(shape, units) if _left_lies_well(shape) else None
+    if cut is None:
         return None
-    cut = choose(shape.m.extent, shape.n.extent, product(ax.extent for ax in shape.batch))
     rows, columns = rows_map(shape, slots[0], units, cut), columns_map(shape, slots[1], units, cut)
     return warp_group_kernel(fusion, root, shape, units, cut, rows, columns, packing)
 
@@ -79,12 +79,16 @@ def units_of(dtype: DType, setting: Setting) -> Units | None:
     return units if units is not None and units.bytes == 2 else None
 
 
-def pays(shape: Product) -> bool:
-    """Whether a product is large enough; open sizes count as large, but for the depth, which is to be known."""
-    sizes = (shape.m.extent, shape.n.extent, shape.k.extent)
-    if not isinstance(shape.k.extent, int):
-        return False
-    return all(not isinstance(d, int) or d >= least for d, least in zip(sizes, _LEAST, strict=True))
+def cut_of(shape: Product, units: Units) -> Cut | None:
+    """How a product is cut; None where it is small. Open sizes count as large, but for K, which is to be known."""
+    sizes = m, n, k = shape.m.extent, shape.n.extent, shape.k.extent
+    if any(isinstance(d, int) and d < least for d, least in zip(sizes, _LEAST, strict=True)):
+        return None
+    batch = product(axis.extent for axis in shape.batch)
+    cut = choose(m, n, batch)
+    if not isinstance(k, int) or not busy(cut, m, n, batch, -(-k // units.depth)):
+        return None
+    return cut
 
 
 def _right_lies_well(shape: Product, packed: bool = False) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from graphc.ir.dim import DimLike
 
-__all__ = ["BAND", "GROUP", "PROCESSORS", "WIDTHS", "Cut", "choose"]
+__all__ = ["BAND", "GROUP", "PROCESSORS", "WIDTHS", "Cut", "busy", "choose"]
 
 PROCESSORS = 132
 """Multiprocessors that tiles are dealt out to: those of an H100 or H200. Others finish as well, not as evenly."""
@@ -23,6 +23,7 @@ BAND = 16
 _ROW_BYTES = 128  # of K in a step
 _RING_BYTES = 224 << 10  # of 227 KB of shared memory
 _MOST_STAGES = 8
+_SHORT = 32  # steps of K
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,24 @@ def choose(m: DimLike, n: DimLike, batch: DimLike) -> Cut:
 
     def cost(entry: tuple[Cut, float]) -> float:
         cut, speed = entry
-        tiles = 1
-        for size, step in ((m, cut.m), (n, cut.n), (batch, 1)):
-            tiles *= -(-(size if isinstance(size, int) else 1 << 12) // step)
-        return -(-tiles // PROCESSORS) * cut.m * cut.n / speed
+        return -(-tiles_of(cut, m, n, batch) // PROCESSORS) * cut.m * cut.n / speed
 
     cut = min(_CUTS, key=cost)[0]
     even = not isinstance(m, int) or -(-m // cut.m) % 2 == 0
     return replace(cut, cluster=2) if even and cut.m == 128 and cut.n >= 128 else cut
+
+
+def tiles_of(cut: Cut, m: DimLike, n: DimLike, batch: DimLike) -> int:
+    """How many tiles there are; open sizes count as large."""
+    tiles = 1
+    for size, step in ((m, cut.m), (n, cut.n), (batch, 1)):
+        tiles *= -(-(size if isinstance(size, int) else 1 << 12) // step)
+    return tiles
+
+
+def busy(cut: Cut, m: DimLike, n: DimLike, batch: DimLike, steps: int) -> bool:
+    """Whether there are tiles for a fair part of the GPU, or sums so short that it does not matter.
+
+    Long sums of few tiles are better shared among blocks, which `dense.py` does.
+    """
+    return tiles_of(cut, m, n, batch) * 4 > PROCESSORS or steps <= _SHORT

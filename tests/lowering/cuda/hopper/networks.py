@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from unittest import mock
 
@@ -14,7 +14,7 @@ from graphc.artifact.spec import ModuleSpec
 from graphc.ir.dim import Bounds, Dim, DimLike
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, GraphBuilder, Value
-from graphc.lowering.cuda.hopper import convolution, kernel, product
+from graphc.lowering.cuda.hopper import kernel, product
 from graphc.lowering.cuda.hopper.tiles import Cut
 from graphc.ops import Input
 from graphc.reference import interpret
@@ -78,10 +78,10 @@ def cut_by(rule: Callable[[DimLike], Cut], blocks: int) -> Iterator[None]:
     def choose(m: DimLike, n: DimLike, batch: DimLike) -> Cut:
         return rule(n)
 
-    with ExitStack() as stack:
-        for module in (product, convolution):
-            stack.enter_context(mock.patch.object(module, "choose", choose))
-        stack.enter_context(mock.patch.object(kernel, "PROCESSORS", blocks))
+    with (
+        mock.patch.object(product, "choose", choose),
+        mock.patch.object(kernel, "PROCESSORS", blocks),
+    ):
         yield
 
 

@@ -122,6 +122,7 @@ def test_other_gpus_have_the_tiles_of_warps() -> None:
     [
         {"m": 16, "n": 128, "k": 128},  # few rows
         {"m": 128, "n": 128, "k": 24},  # a short sum
+        {"m": 64, "n": 64, "k": 4096},  # a long one, of few tiles
         {"m": 128, "n": 100, "k": 128},  # columns that come in no groups
         {"m": 128, "n": 128, "k": 100},  # rows that do not start on 16 bytes
         {"m": 128, "n": 128, "k": 128, "dtype": DType.F32},
