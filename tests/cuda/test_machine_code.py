@@ -59,7 +59,8 @@ def test_convolutions_run_on_tensor_cores(precision: str, arch: str) -> None:
 def test_large_products_are_stored_in_wide_runs() -> None:
     found = compiled(MODELS, "Gemm", {"n": 4096}, "f32", "sm_90a")
     assert found["HGMMA"] and found["UTMALDG"] and found["USETMAXREG"] == 2
-    assert found["STG"] == 16 and not found["LDL"] and not found["STL"]
+    assert found["STG"] == 16 and found["F2FP"] == 64  # 8 and 2 elements each
+    assert not found["LDL"] and not found["STL"]
 
 
 def test_bf16_values_multiply_as_they_are() -> None:

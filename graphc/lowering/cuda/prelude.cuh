@@ -44,6 +44,13 @@ GRAPHC_INLINE unsigned short graphc_narrow_bf16(float value) {
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(0.0f), "f"(value));
   return (unsigned short)bits;
 }
+/* Two neighbours at once, aligned to both. */
+GRAPHC_INLINE void graphc_narrow_two_f16(unsigned short *to, float first, float second) {
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(*(unsigned int *)to) : "f"(second), "f"(first));
+}
+GRAPHC_INLINE void graphc_narrow_two_bf16(unsigned short *to, float first, float second) {
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(*(unsigned int *)to) : "f"(second), "f"(first));
+}
 #endif
 GRAPHC_INLINE float graphc_widen_bf16(unsigned short bits) { return __uint_as_float((unsigned int)bits << 16); }
 GRAPHC_INLINE float graphc_round_f16(float value) { return graphc_widen_f16(graphc_narrow_f16(value)); }
