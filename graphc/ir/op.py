@@ -115,7 +115,7 @@ class Emitter(Protocol):
     def checked_index(self, value: Expr, limit: DimLike) -> Expr:
         """`value` if 0 <= value < limit; otherwise a fault is recorded and the index is clamped."""
 
-    def random_bits(self, key: tuple[Expr, Expr], stream: int, position: Expr) -> Expr:
+    def random_bits(self, key: tuple[Expr, Expr], stream: DimLike, position: Expr) -> Expr:
         """Element `position` of a stream of random i32 that the two i64 of a key name: see `ops.random`."""
 
 

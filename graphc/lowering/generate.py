@@ -28,6 +28,7 @@ from graphc.lowering.cpu.program import (
     functions_of,
 )
 from graphc.lowering.cpu.select import select
+from graphc.lowering.cpu.sizes import of_any_stream
 from graphc.lowering.join import join_kernels
 from graphc.lowering.plan import Needs, Plan, make_plan
 from graphc.lowering.precision import lower_precision
@@ -88,7 +89,10 @@ def plan_kernels(graph: Graph, cpu: CpuTarget) -> tuple[Plan, dict[int, Kernel]]
 
     def needs(node: Node) -> Needs:
         assert isinstance(node.op, Fusion)
-        kernels[node.id] = select(node.op, static_slots(node, graph, static), cpu)
+        alike = of_any_stream(node.op)
+        fusion = node.op if alike is None else alike.fusion
+        kernel = select(fusion, static_slots(node, graph, static), cpu)
+        kernels[node.id] = replace(kernel, alike=alike)
         return needs_of(kernels[node.id])
 
     return make_plan(graph, needs, static), kernels

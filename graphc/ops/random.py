@@ -79,7 +79,7 @@ class RandomBits(Op):
     arity: ClassVar[int | None] = 1
     family: ClassVar[str] = "source"
     expensive: ClassVar[bool] = True
-    stream: int
+    stream: DimLike  # a dim only in kernels, which share code whatever their streams are
     shape: Shape
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
@@ -92,7 +92,7 @@ class RandomBits(Op):
                 code="E0206",
                 help="a key is two integers: the seed, and a number that changes with every step",
             )
-        if not 0 <= self.stream < MAX_STREAM:
+        if isinstance(self.stream, int) and not 0 <= self.stream < MAX_STREAM:
             raise OpError(f"random_bits has no stream {self.stream}", code="E0207")
         result = TensorType(DType.I32, self.shape)
         if any(isinstance(d, int) and d < 0 for d in self.shape):
@@ -111,6 +111,7 @@ class RandomBits(Op):
         shape = tuple(int(d) for d in self.shape if isinstance(d, int))
         size = int(np.prod(shape, dtype=np.int64))
         blocks = np.arange(-(-size // 4), dtype=np.uint64)
+        assert isinstance(self.stream, int), "kernels are not evaluated"
         (seed, step), half = operands[0].view(np.uint64), np.uint64(32)
         low = np.uint64(_LOW)
         words = philox(

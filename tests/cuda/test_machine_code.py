@@ -22,14 +22,15 @@ LINEAR = (
 def compiled(
     file: Path, model: str | None, settings: dict[str, int], precision: str, arch: str
 ) -> Counter[str]:
-    """How often each instruction occurs in the program of a model; no kernel of it spills."""
+    """How often each instruction occurs in the program of a model; no kernel of it spills or waits for each product."""
     loaded = frontend.load(file, model=model, settings=settings)
     weights = frontend.initialise(loaded.parameters, 0)
     target = parse_cuda_target(f"cuda:{arch}")
     graph, _ = driver.optimise(loaded.graph, keep=pipeline.device_kernels)
     _, program = generate_device(graph, weights, target, precision)
     binary = compile_source(program.source, target)
-    assert not [k for k, r in resources(binary.log).items() if r.spilled]
+    assert not [k for k, r in resources(binary.log).items() if r.spilled or r.stack]
+    assert "serializ" not in binary.log and "setmaxnreg" not in binary.log
     return sum(instructions(binary.cubin).values(), Counter())
 
 
@@ -40,14 +41,27 @@ def test_products_of_networks_run_on_tensor_cores(
 ) -> None:
     (tmp_path / "m.nn").write_text(LINEAR)
     found = compiled(tmp_path / "m.nn", None, {}, precision, arch)
-    assert found["HMMA"] and found["LDGSTS"] and not found["LDL"] and not found["STL"]
+    if arch == "sm_90a" and precision != "tf32":
+        assert found["HGMMA"] and found["UTMALDG"] and not found["HMMA"]
+    else:
+        assert found["HMMA"] and found["LDGSTS"] and not found["HGMMA"]
+    assert not found["LDL"] and not found["STL"]
 
 
-@pytest.mark.parametrize("precision", ["bf16", "f16"])
-def test_convolutions_run_on_tensor_cores(precision: str) -> None:
-    settings = {"batch": 2, "channels": 64, "size": 14}
-    found = compiled(MODELS, "Conv", settings, precision, "sm_90")
-    assert found["HMMA"] and not found["LDL"] and not found["STL"]
+@pytest.mark.parametrize(
+    ("precision", "arch"), [("bf16", "sm_90"), ("f16", "sm_90"), ("bf16", "sm_90a")]
+)
+def test_convolutions_run_on_tensor_cores(precision: str, arch: str) -> None:
+    settings = {"batch": 32, "channels": 64, "size": 28}
+    found = compiled(MODELS, "Conv", settings, precision, arch)
+    assert found["HGMMA" if arch == "sm_90a" else "HMMA"] and not found["LDL"] and not found["STL"]
+
+
+def test_large_products_are_stored_in_wide_runs() -> None:
+    found = compiled(MODELS, "Gemm", {"n": 4096}, "f32", "sm_90a")
+    assert found["HGMMA"] and found["UTMALDG"] and found["USETMAXREG"] == 2
+    assert found["STG"] == 16 and found["F2FP"] == 64  # 8 and 2 elements each
+    assert not found["LDL"] and not found["STL"]
 
 
 def test_bf16_values_multiply_as_they_are() -> None:

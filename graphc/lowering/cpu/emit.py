@@ -37,6 +37,7 @@ __all__ = [
     "Kernel",
     "Operand",
     "Registers",
+    "Shifted",
     "View",
     "along",
     "bind",
@@ -57,6 +58,7 @@ __all__ = [
     "loop",
     "maximum_extent",
     "minimum_extent",
+    "near",
     "near_equal_tiles",
     "power_of_two_ladder",
     "prefetch",
@@ -262,10 +264,13 @@ class View:
         """Elements from the pointer to ``index``."""
         if len(index) != len(self.strides):
             raise ValueError(f"index of rank {len(index)} into a view of rank {len(self.strides)}")
-        position = self.offset
+        known, position = 0, self.offset
         for i, stride in zip(index, self.strides, strict=True):
-            position = position + i * stride
-        return position
+            if isinstance(i, int) and isinstance(stride, int):
+                known += i * stride
+            else:
+                position = position + i * stride
+        return position + known if known else position
 
     def _index(self, index: Sequence[Extent], lanes: int) -> Expr:
         base = i64(self.position(index))
@@ -303,6 +308,33 @@ class View:
     def shifted(self, by: Sequence[Extent]) -> View:
         """The view whose index (0, ..., 0) is this one's index ``by``."""
         return replace(self, offset=self.position(by))
+
+    def near(self, by: Sequence[Extent]) -> View:
+        """As :meth:`shifted`, with the position computed here, once: what is read close to it is a constant away."""
+        position = self.position(by)
+        if static(position) is not None:
+            return replace(self, offset=position)
+        t = _t()
+        slot = local(1, "int64")  # the simplifier would substitute a `Bind`
+        t.buffer_store(slot, position, [0])
+        return replace(self, offset=slot[0])
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """An operand as it looks from index ``by``."""
+
+    source: Operand
+    by: tuple[Extent, ...]
+
+    def load(self, index: Sequence[Extent], lanes: int = 1) -> Expr:
+        """``lanes`` consecutive elements along the last index, starting ``index`` from there."""
+        return self.source.load([b + i for b, i in zip(self.by, index, strict=True)], lanes)
+
+
+def near(source: Operand, by: Sequence[Extent]) -> Operand:
+    """An operand as it looks from index ``by``; where it is memory, the position is computed here, once."""
+    return source.near(by) if isinstance(source, View) else Shifted(source, tuple(by))
 
 
 class Registers:

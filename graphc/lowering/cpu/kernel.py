@@ -24,7 +24,8 @@ class Kernel:
     """A selected kernel. `emit(io)` writes its loops into the open kernel frame.
 
     `parts` are functions that it calls: a loop calls the kernels of its body. Their symbols follow `io.symbol`.
-    `general` is a kernel that does the same for any size, slightly slower.
+    `general` is a kernel that does the same for any size, slightly slower. `alike` is what it computes where that is
+    more than the fusion it was selected for: the same with other numbers, which a call gives.
     """
 
     family: str
@@ -34,6 +35,7 @@ class Kernel:
     packing: Mapping[int, Packing] = field(default_factory=dict)
     parts: tuple[Function, ...] = ()
     general: tuple[Kernel, General] | None = None
+    alike: General | None = None
 
 
 def dim_expr(dim: DimLike, env: Mapping[str, Any]) -> Any:

@@ -82,6 +82,8 @@ def functions_of(
     general = _worth_sharing(plan, kernels)
     for call in plan.calls:
         kernel, fusion, sizes = kernels[call.node.id], call.fusion, dict[str, int]()
+        if kernel.alike is not None:
+            fusion, sizes = kernel.alike.fusion, dict(kernel.alike.sizes)
         if call.node.id in general and kernel.general is not None:
             kernel, any_size = kernel.general
             fusion, sizes = any_size.fusion, dict(any_size.sizes)

@@ -1,26 +1,37 @@
-"""Cutting an axis of rows into register tiles, and one of channels into blocks of vectors."""
+"""Cutting an axis of rows into register tiles and one of channels into blocks of vectors; handing over tiles."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from graphc.lowering.cpu.emit import (
+    Expr,
     Extent,
+    Registers,
+    View,
     bind,
     branch,
     ceil_div,
     floor_div,
     i64,
+    local,
     loop,
+    maximum_extent,
+    minimum_extent,
     near_equal_tiles,
     remainder,
+    select,
     static,
     tiles,
     vector_pieces,
     when,
 )
 
-__all__ = ["RowTiles", "channel_blocks"]
+__all__ = ["RowTiles", "channel_blocks", "hand_over"]
+
+
+_BYTES = 8  # of the widest element
+_STACK = 1024  # bytes from which on TVM takes memory from the heap
 
 
 class RowTiles:
@@ -62,6 +73,22 @@ class RowTiles:
                 with when(i64(number) < i64(self.number)):
                     self._tile(number, numbered)
 
+    def span(self, number: Extent) -> tuple[Extent, Extent]:
+        """The first row of a tile and how many it has."""
+        known = static(self.extent)
+        if known is None:
+            first = number * self.height
+            return first, minimum_extent(self.height, self.extent - first)
+        runs = near_equal_tiles(known, self.height)
+        if len(runs) == 1:
+            return number * runs[0][2], runs[0][2]
+        (_, larger, size), (_, _, smaller) = runs
+        left = maximum_extent(number - larger, 0)  # tiles of the smaller size before this one
+        return (
+            number * size - left * (size - smaller),
+            select(i64(number) < i64(larger), i64(size), i64(smaller)),
+        )
+
     def _tile(self, number: Extent, body: Callable[[Extent, int], None]) -> None:
         known = static(self.extent)
         if known is None:
@@ -95,6 +122,54 @@ class RowTiles:
                     body(start + (left - single) + i, 1)
 
         branch(i64(start) + self.height <= i64(self.extent), lambda: body(start, self.height), rest)
+
+
+def hand_over(
+    acc: Registers,
+    pieces: Sequence[tuple[int, int]],
+    body: Callable[[Extent, Extent, Expr, int], None],
+    *,
+    rows: range | None = None,
+    rolled: bool = False,
+) -> None:
+    """Emits ``body(row, column, value, lanes)`` for the vectors ``pieces`` of each row of a tile.
+
+    Args:
+        acc: the tile.
+        pieces: column and lanes of each vector of a row.
+        body: what becomes of a vector; its row counts from the first of `rows`.
+        rows: all by default.
+        rolled: whether rows are walked by a loop, through memory. What takes long to compute, such as the noise of a
+            dropout, would otherwise be compiled once for each row of each size of tile: seconds for one kernel.
+    """
+    rows = range(acc.rows) if rows is None else rows
+    if not rolled or len(rows) == 1:
+        for row in rows:
+            for column, lanes in pieces:
+                body(row - rows.start, column, acc.get(row, column, lanes), lanes)
+        return
+    lanes = pieces[0][1]
+    if all(piece == (i * lanes, lanes) for i, piece in enumerate(pieces)) and (
+        len(rows) * len(pieces) * lanes * _BYTES < _STACK
+    ):
+        copy = _copied(acc, rows, pieces)
+        with loop(len(rows)) as at, loop(len(pieces)) as piece:
+            body(at, piece * lanes, copy.load((at, piece * lanes), lanes), lanes)
+        return
+    copies = [_copied(acc, rows, [piece]) for piece in pieces]
+    with loop(len(rows)) as at:
+        for copy, (column, lanes) in zip(copies, pieces, strict=True):
+            body(at, column, copy.load((at, 0), lanes), lanes)
+
+
+def _copied(acc: Registers, rows: range, pieces: Sequence[tuple[int, int]]) -> View:
+    """Vectors of rows of a tile in memory."""
+    start, width = pieces[0][0], sum(lanes for _, lanes in pieces)
+    copy = View(local(len(rows) * width, acc.dtype), acc.dtype, (width, 1))
+    for row in rows:
+        for column, lanes in pieces:
+            copy.store(acc.get(row, column, lanes), (row - rows.start, column - start))
+    return copy
 
 
 def channel_blocks(

@@ -21,7 +21,7 @@ from graphc.lowering.generic.strides import Axis, Product, read_product, spread,
 from graphc.lowering.packing import Packing
 from graphc.ops import DotGeneral, Fusion, Pad, Reshape, Transpose
 
-__all__ = ["pack_rows", "select_product"]
+__all__ = ["TileAt", "batch_position", "pack_rows", "select_product", "spread_axis"]
 
 SLOW_COLUMNS = 64
 """Columns of a panel of a tile whose K is the slow dimension: tiles have as many at least."""
@@ -141,14 +141,14 @@ def product_kernel(
         block, number = e.bound(x, 0, tiles_m * tiles_n - 1), e.bound(y, 0, batch - 1)
         down = e.bound(e.expr(block % tiles_m), 0, tiles_m - 1)
         across = e.bound(e.expr(block // tiles_m), 0, tiles_n - 1)
-        indices = tuple(_batch(e, number, shape.batch))
+        indices = tuple(batch_position(e, number, shape.batch))
         here = TileAt(io, e, tile, (down * tile.m, across * tile.n), indices)
         at: list[DimLike] = [0] * root.types[0].rank
         for axis, index in zip(shape.batch, indices, strict=True):
-            _spread(e, index, axis, root, at)
+            spread_axis(e, index, axis, root, at)
 
         def store(row: DimLike, columns: Sequence[DimLike], values: Sequence[Expr]) -> None:
-            _spread(e, row, shape.m, root, at)
+            spread_axis(e, row, shape.m, root, at)
             places = []
             for column in columns:
                 place = list(at)
@@ -175,7 +175,9 @@ def product_kernel(
     return Kernel(family, (*border(fusion.body, root), *stages), scratch, packing)
 
 
-def _spread(e: CudaEmitter, position: DimLike, axis: Axis, root: Node, at: list[DimLike]) -> None:
+def spread_axis(
+    e: CudaEmitter, position: DimLike, axis: Axis, root: Node, at: list[DimLike]
+) -> None:
     """Writes a merged axis' position to the result dims it stands for, each named once."""
     spread(position, axis, root.types[0].shape, at)
     if len(axis.dims) > 1:
@@ -183,7 +185,7 @@ def _spread(e: CudaEmitter, position: DimLike, axis: Axis, root: Node, at: list[
             at[d] = e.bound(e.expr(at[d]), 0, root.types[0].shape[d] - 1)
 
 
-def _batch(e: CudaEmitter, number: DimLike, axes: Sequence[Axis]) -> list[DimLike]:
+def batch_position(e: CudaEmitter, number: DimLike, axes: Sequence[Axis]) -> list[DimLike]:
     """The position along each batch axis."""
     found: list[DimLike] = []
     rest = number

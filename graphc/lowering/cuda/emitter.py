@@ -328,8 +328,8 @@ class CudaEmitter(SymbolicEmitter):
         assert isinstance(clamped, Dim)
         return clamped
 
-    def _random_bits(self, key: Sequence[Expr], stream: int, position: DimLike) -> Expr:
-        return pure("graphc_random_bits", "int32", *key, i64(stream), self.wide(position))
+    def _random_bits(self, key: Sequence[Expr], stream: DimLike, position: DimLike) -> Expr:
+        return pure("graphc_random_bits", "int32", *key, self.wide(stream), self.wide(position))
 
     def reduce(
         self,

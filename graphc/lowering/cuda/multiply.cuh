@@ -112,7 +112,7 @@ struct graphc_windows {
   static constexpr int PER = ROWS * 8 / THREADS;
   const T *base;
   int height, width, depth;
-  int64_t start[PER]; /* the first pixel under the filter, in elements; meaningless for rows beyond the last */
+  const T *start[PER]; /* the first pixel under the filter; meaningless where it is not in the picture */
   int y[PER], x[PER];
   __device__ __forceinline__ graphc_windows(const void *base, int64_t first, int64_t pixels, int height, int width,
                                             int out_height, int out_width, int top, int left)
@@ -124,19 +124,19 @@ struct graphc_windows {
       int64_t row = pixel / out_width, image = row / out_height;
       x[i] = (int)(pixel - row * out_width) * SW - left;
       y[i] = inside ? (int)(row - image * out_height) * SH - top : -(1 << 29);
-      start[i] = ((image * height + y[i]) * width + x[i]) * CHANNELS;
+      start[i] = this->base + ((image * height + y[i]) * width + x[i]) * CHANNELS;
     }
   }
   __device__ __forceinline__ void copy(unsigned char *tile, int step) const {
+    int chunk = (int)threadIdx.x % 8, k = step * (128 / (int)sizeof(T)) + chunk * (16 / (int)sizeof(T));
+    int tap = k / CHANNELS, channel = k % CHANNELS, dy = tap / KW * DH, dx = tap % KW * DW;
+    int64_t offset = ((int64_t)dy * width + dx) * CHANNELS + channel;
 #pragma unroll
     for (int i = 0; i < PER; i++) {
-      int place = i * THREADS + (int)threadIdx.x, row = place / 8, chunk = place % 8;
-      int k = step * (128 / (int)sizeof(T)) + chunk * (16 / (int)sizeof(T));
-      int tap = k / CHANNELS, channel = k % CHANNELS, dy = tap / KW * DH, dx = tap % KW * DW;
       bool inside = k < depth && (unsigned int)(y[i] + dy) < (unsigned int)height &&
                     (unsigned int)(x[i] + dx) < (unsigned int)width;
-      const T *from = inside ? base + start[i] + ((int64_t)dy * width + dx) * CHANNELS + channel : base;
-      graphc_cp_async_16(tile + graphc_swizzled(row, chunk), from, inside ? 16 : 0);
+      const T *from = inside ? start[i] + offset : base;
+      graphc_cp_async_16(tile + graphc_swizzled((i * THREADS + (int)threadIdx.x) / 8, chunk), from, inside ? 16 : 0);
     }
   }
 };

@@ -51,14 +51,21 @@ GRAPHC_INLINE float graphc_widen_f16(unsigned short bits) {
   return value;
 }
 GRAPHC_INLINE unsigned short graphc_narrow_f16(float value) {
-  unsigned short bits;
-  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
-  return bits;
+  unsigned int bits; /* the instruction for two is several times as fast as the one for one */
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(0.0f), "f"(value));
+  return (unsigned short)bits;
 }
 GRAPHC_INLINE unsigned short graphc_narrow_bf16(float value) {
-  unsigned short bits;
-  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
-  return bits;
+  unsigned int bits;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(0.0f), "f"(value));
+  return (unsigned short)bits;
+}
+/* Two neighbours at once, aligned to both. */
+GRAPHC_INLINE void graphc_narrow_two_f16(unsigned short *to, float first, float second) {
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(*(unsigned int *)to) : "f"(second), "f"(first));
+}
+GRAPHC_INLINE void graphc_narrow_two_bf16(unsigned short *to, float first, float second) {
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(*(unsigned int *)to) : "f"(second), "f"(first));
 }
 #endif
 GRAPHC_INLINE float graphc_widen_bf16(unsigned short bits) { return __uint_as_float((unsigned int)bits << 16); }

@@ -9,6 +9,8 @@ from graphc.lowering.cuda.columns import select_columns
 from graphc.lowering.cuda.convolution import select_convolution
 from graphc.lowering.cuda.dense import select_product
 from graphc.lowering.cuda.flash import select_flash
+from graphc.lowering.cuda.hopper.convolution import select_warp_group_convolution
+from graphc.lowering.cuda.hopper.product import select_warp_group_product
 from graphc.lowering.cuda.io import Kernel, Setting
 from graphc.lowering.cuda.loop import select_scan
 from graphc.lowering.cuda.nest import nest
@@ -53,9 +55,11 @@ def _select_root(fusion: Fusion, static: frozenset[int], setting: Setting) -> Ke
         if isinstance(node.op, AttentionGradient):
             return select_attention_gradient(fusion, node, setting)
         if isinstance(node.op, DotGeneral):
-            return select_product(fusion, node, static, setting.precision)
+            groups = select_warp_group_product(fusion, node, static, setting)
+            return groups or select_product(fusion, node, static, setting.precision)
         if isinstance(node.op, ConvWeightGradient):
             return select_weight_gradient(fusion, node, setting.precision)
         if isinstance(node.op, ConvGeneral):
-            return select_convolution(fusion, node, setting.precision, setting.alignment)
+            groups = select_warp_group_convolution(fusion, node, setting)
+            return groups or select_convolution(fusion, node, setting)
     return None

@@ -28,6 +28,7 @@ __all__ = [
     "slow",
     "tiles_for",
     "units_of",
+    "within",
 ]
 
 ROW_BYTES = 128
@@ -219,7 +220,8 @@ def emit(
     cells(e, tile, thread, sums, first, limits, store)
 
 
-def _within(e: CudaEmitter, place: DimLike, limit: DimLike) -> Expr:
+def within(e: CudaEmitter, place: DimLike, limit: DimLike) -> Expr:
+    """Whether a position lies below a limit."""
     return e.expr(place) < cast(e.expr(limit), str(e.expr(place).ty.dtype))
 
 
@@ -243,20 +245,20 @@ def _on_tensor_cores(
     with loop(mt, unroll=True) as i, loop(2, unroll=True) as half:
         i_, half_ = e.bound(i, 0, mt - 1), e.bound(half, 0, 1)
         place = e.bound(e.expr(row0 + i_ * 16 + half_ * 8), 0, limits[0] + 2 * tile.m)
-        with when(_within(e, place, limits[0])), e.scope():
+        with when(within(e, place, limits[0])), e.scope():
             row = e.bound(e.expr(place), 0, limits[0] - 1)
             with loop(nt, unroll=True) as j:
                 j_ = e.bound(j, 0, nt - 1)
                 at = (i_ * nt + j_) * 4 + half_ * 2
                 pair = e.bound(e.expr(column0 + j_ * 4), 0, (limits[1] + 2 * tile.n) // 2)
                 if even:
-                    with when(_within(e, pair * 2, limits[1])), e.scope():
+                    with when(within(e, pair * 2, limits[1])), e.scope():
                         half_column = e.bound(e.expr(pair), 0, limits[1] // 2 - 1)
                         columns = [half_column * 2, half_column * 2 + 1]
                         store(row, columns, [sums.load(e.expr(at + v)) for v in range(2)])
                 else:
                     for v in range(2):
-                        with when(_within(e, pair * 2 + v, limits[1])), e.scope():
+                        with when(within(e, pair * 2 + v, limits[1])), e.scope():
                             column = e.bound(e.expr(pair * 2 + v), 0, limits[1] - 1)
                             store(row, [column], [sums.load(e.expr(at + v))])
 
@@ -278,11 +280,11 @@ def _on_plain_units(
     with loop(mt, unroll=True) as i:
         i_ = e.bound(i, 0, mt - 1)
         place = e.bound(e.expr(row0 + i_ * 16), 0, limits[0] + 2 * tile.m)
-        with when(_within(e, place, limits[0])), e.scope():
+        with when(within(e, place, limits[0])), e.scope():
             row = e.bound(e.expr(place), 0, limits[0] - 1)
             with loop(nt, unroll=True) as j:
                 j_ = e.bound(j, 0, nt - 1)
                 beside = e.bound(e.expr(column0 + j_ * across), 0, limits[1] + 2 * tile.n)
-                with when(_within(e, beside, limits[1])), e.scope():
+                with when(within(e, beside, limits[1])), e.scope():
                     column = e.bound(e.expr(beside), 0, limits[1] - 1)
                     store(row, [column], [sums.load(e.expr(i_ * nt + j_))])

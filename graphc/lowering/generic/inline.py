@@ -195,7 +195,7 @@ class SymbolicEmitter(ABC):
             self.remember(key, known)
         return known
 
-    def random_bits(self, key: tuple[Expr, Expr], stream: int, position: Expr) -> Expr:
+    def random_bits(self, key: tuple[Expr, Expr], stream: DimLike, position: Expr) -> Expr:
         """See `Emitter.random_bits`."""
         return self._random_bits([self.lift(half) for half in key], stream, position)
 
@@ -252,7 +252,7 @@ class SymbolicEmitter(ABC):
     def _check(self, value: DimLike, limit: DimLike) -> DimLike: ...
 
     @abstractmethod
-    def _random_bits(self, key: Sequence[Expr], stream: int, position: DimLike) -> Expr: ...
+    def _random_bits(self, key: Sequence[Expr], stream: DimLike, position: DimLike) -> Expr: ...
 
 
 class Inliner:

@@ -201,7 +201,7 @@ class TraceEmitter(SymbolicEmitter):
         self.trace.opaque[symbol.names[0]] = depends
         return symbol
 
-    def _random_bits(self, key: Sequence[Expr], stream: int, position: DimLike) -> Expr:
+    def _random_bits(self, key: Sequence[Expr], stream: DimLike, position: DimLike) -> Expr:
         """Like a read of a dense operand: the best loops are the same."""
         self.trace.reads.append(Read(_NO_SLOT, position, tuple(self._loops)))
         return self._token(DType.I32, position, *key)

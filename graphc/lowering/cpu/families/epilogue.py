@@ -30,6 +30,11 @@ class Epilogue:
         self.emitter = TirEmitter(Space(body.dims), io, target, fault_ids=faults)
         self.ends = [(v, body.node(v.node)) for _, v in body.outputs]
 
+    @property
+    def long(self) -> bool:
+        """Whether it computes functions, such as `exp` or random bits, that are many instructions each."""
+        return any(n.op.expensive for n in self.body.nodes if n.id != self.root.id)
+
     def _placed(self, end: Node) -> bool:
         """Whether a result is stored through its last op."""
         return end.id != self.root.id and end.op.placeable

@@ -18,6 +18,7 @@ from graphc.ir.op import Expr
 from graphc.lowering.cpu import arithmetic
 from graphc.lowering.cpu.cell import Cell
 from graphc.lowering.cpu.emit import bind, const, lanes_of, splat
+from graphc.lowering.cpu.generic.schedule import open_widths
 from graphc.lowering.generic import index as ix
 from graphc.lowering.generic.trace import Reduction
 from graphc.ops.reduce import highest, lowest
@@ -159,10 +160,10 @@ class Accumulation:
             return ()
         name = "int32" if self.stored == "bool" else self.stored
         lanes = self.e.target.lanes(name)
-        ladder = [1 << p for p in reversed(range(lanes.bit_length()))]
         wide = lanes * (1 if seen.heavy else 4)
         if not isinstance(last, int):
-            return (wide, *ladder) if wide > lanes else tuple(ladder)
+            return open_widths(wide, lanes, seen.heavy)
+        ladder = [1 << p for p in reversed(range(lanes.bit_length()))]
         while wide > lanes and wide > last:
             wide //= 2
         used, rest = [], last

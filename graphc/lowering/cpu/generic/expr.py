@@ -438,7 +438,7 @@ class TirEmitter(SymbolicEmitter):
                 slot.store(self.expr(content), (word,))
             slot.store(i64(self.io.fault_base) + i64(id + 1), (0,))
 
-    def _random_bits(self, key: Sequence[Expr], stream: int, position: DimLike) -> Expr:
+    def _random_bits(self, key: Sequence[Expr], stream: DimLike, position: DimLike) -> Expr:
         return random_bits(self, key, stream, position)
 
     def reduce(

@@ -32,17 +32,17 @@ if TYPE_CHECKING:
     from graphc.lowering.cpu.generic.expr import TirEmitter
 
 
-def random_bits(e: TirEmitter, key: Sequence[Expr], stream: int, position: DimLike) -> Expr:
+def random_bits(e: TirEmitter, key: Sequence[Expr], stream: DimLike, position: DimLike) -> Expr:
     """Elements of a stream at a position, as many as it has lanes, as int32; `key` are two int64 scalars."""
-    start = _dense(e, position)
+    start, number = _dense(e, position), cast(i64(e.expr(stream)), "uint64")
     if start is None:
-        return _picked(key, stream, e.expr(position))
+        return _picked(key, number, e.expr(position))
     first, count = floordiv(start, 4), e.lanes // 4
-    bits = _in_order(_pairs(key, stream, _blocks(e.expr(first), count)))
+    bits = _in_order(_pairs(key, number, _blocks(e.expr(first), count)))
     offset = start - first * 4
     if offset == 0:
         return bind(bits)
-    more = _in_order(_pairs(key, stream, _blocks(e.expr(first + count), 1)))
+    more = _in_order(_pairs(key, number, _blocks(e.expr(first + count), 1)))
     return _shifted(bits, more, e.expr(offset))
 
 
@@ -63,7 +63,7 @@ def _blocks(first: Expr, count: int) -> Expr:
     return bind(cast(first if count == 1 else t.ramp(first, i64(1), count), "uint64"))
 
 
-def _pairs(key: Sequence[Expr], stream: int, block: Expr) -> tuple[Expr, Expr]:
+def _pairs(key: Sequence[Expr], stream: Expr, block: Expr) -> tuple[Expr, Expr]:
     """Words 0 and 1 of every block in one 64-bit lane, and words 2 and 3 in another."""
     lanes = lanes_of(block)
     halves: list[Expr] = []
@@ -75,7 +75,7 @@ def _pairs(key: Sequence[Expr], stream: int, block: Expr) -> tuple[Expr, Expr]:
     def number(value: int) -> Expr:
         return const(value, "uint64", lanes)
 
-    words = _rounds(counter_words(block, number(stream), (step[0], step[1])), seed)
+    words = _rounds(counter_words(block, splat(stream, lanes), (step[0], step[1])), seed)
     low, half = number(0xFFFFFFFF), number(32)
     w0, w1, w2, w3 = (cell.get() for cell in words)
     return bind((w0 & low) | (w1 << half)), bind((w2 & low) | (w3 << half))
@@ -119,7 +119,7 @@ def _shifted(bits: Expr, more: Expr, offset: Expr) -> Expr:
     return bind(words[t.ramp(offset, i64(1), lanes)])
 
 
-def _picked(key: Sequence[Expr], stream: int, position: Expr) -> Expr:
+def _picked(key: Sequence[Expr], stream: Expr, position: Expr) -> Expr:
     """Elements anywhere: each computes its block and takes one word."""
     import tvm.tirx as tx
 

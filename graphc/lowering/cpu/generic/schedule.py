@@ -151,13 +151,22 @@ def _lanes(body: Graph, outputs: Sequence[Value], target: CpuTarget) -> int:
 
 def _widths(lanes: int, heavy: bool, extent: DimLike) -> tuple[int, ...]:
     """Vector widths, from a few registers' worth down to scalars; those that a static extent needs."""
-    ladder = [1 << p for p in reversed(range(lanes.bit_length()))]
     wide = lanes * (1 if heavy else 4)
     if not isinstance(extent, int):
-        return tuple(dict.fromkeys((wide, *ladder)))
+        return open_widths(wide, lanes, heavy)
+    ladder = [1 << p for p in reversed(range(lanes.bit_length()))]
     while wide > lanes and wide > extent:
         wide //= 2
     return tuple(dict.fromkeys((wide, *(w for w in ladder if w < wide))))
+
+
+def open_widths(wide: int, lanes: int, heavy: bool) -> tuple[int, ...]:
+    """Vector widths for an extent that is not known: few, since each is code of its own.
+
+    What is left of full vectors goes a quarter of a vector at a time where single elements would take long.
+    """
+    quarter = (lanes // 4,) if heavy or lanes > 8 else ()
+    return tuple(dict.fromkeys(w for w in (wide, lanes, *quarter, 1) if w > 0))
 
 
 def _work(body: Graph, trace: Trace) -> DimLike:

@@ -18,6 +18,7 @@ from functools import partial
 import numpy as np
 
 from graphc.lowering.cpu.emit import (
+    Expr,
     Extent,
     Finish,
     Operand,
@@ -29,6 +30,7 @@ from graphc.lowering.cpu.emit import (
     const,
     i64,
     loop,
+    near,
     near_equal_tiles,
     prefetch,
     product,
@@ -40,7 +42,7 @@ from graphc.lowering.cpu.emit import (
 from graphc.lowering.cpu.families.dense.spec import register_rows
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.sharing import shared_loop
-from graphc.lowering.cpu.tiling import RowTiles
+from graphc.lowering.cpu.tiling import RowTiles, hand_over
 
 __all__ = ["ConvSpec", "ConvTile", "choose_conv", "emit_conv", "is_matmul"]
 
@@ -198,6 +200,7 @@ def emit_conv(
     *,
     tile: ConvTile | None = None,
     finish_run: Finish | None = None,
+    rolled: bool = False,
 ) -> None:
     """Emits the loops of a convolution into the open kernel.
 
@@ -211,9 +214,10 @@ def emit_conv(
         tile: by default :func:`choose_conv`'s; ``w`` must have its ``nr``.
         finish_run: the same for vectors that go on beyond the last feature, into the next position: with it,
             channels that do not fill a vector are finished together with those of the pixel beside.
+        rolled: whether ``finish`` is long, see `tiling.hand_over`.
     """
     tile = tile or choose_conv(spec, target)
-    if spec.features > tile.nr or spec.features % tile.lanes == 0:
+    if rolled or spec.features > tile.nr or spec.features % tile.lanes == 0:
         finish_run = None
     features = spec.features // spec.groups
     full, rest = divmod(features, tile.nr)
@@ -245,7 +249,7 @@ def emit_conv(
                     if finish_run is not None and tw > 1:
                         _finish_rows(acc, tile, finish_run, where, th, tw, valid)
                     else:
-                        _finish_pixels(acc, spec, tile, finish, where, th, tw, valid)
+                        _finish_pixels(acc, spec, tile, finish, where, th, valid, rolled)
 
                 columns.emit(chunk, tile.w_tiles, one)
 
@@ -274,7 +278,7 @@ class _Place:
     group: Extent
     panel: Extent
 
-    def output(self, row: int, column: int) -> tuple[Extent, ...]:
+    def output(self, row: int, column: Extent) -> tuple[Extent, ...]:
         """The spatial output index of a position of the tile."""
         if not self.outer:
             return (self.column + column,)
@@ -302,28 +306,33 @@ def _emit_tile(
         for column, lanes in pieces:
             acc.set(const(0.0, spec.dtype, lanes), row, column)
 
-    def step(tap: Sequence[Extent], c: Extent) -> None:
-        def weight(channel: Extent, column: int) -> tuple[Extent, ...]:
-            return (place.group, place.panel, *tap, channel, column)
+    def channels_from(tap: Sequence[Extent], first: Extent) -> Callable[[int], None]:
+        where = [
+            o * s + t * d
+            for o, s, t, d in zip(place.output(0, 0), spec.strides, tap, spec.dilation, strict=True)
+        ]
+        inputs = near(x, (place.n, *where, place.group * channels + first))
+        weights = w.near((place.group, place.panel, *tap, first, 0))
+        still = (0,) * (len(tap) + 2)
 
-        if tile.ahead:
-            for column, _ in pieces:
-                prefetch(w.address(weight(c + tile.ahead, column)))
-        vectors = [bind(w.load(weight(c, column), lanes)) for column, lanes in pieces]
-        for row, (i, q) in enumerate(spots):
-            where = [
-                o * s + t * d
-                for o, s, t, d in zip(
-                    place.output(i, q), spec.strides, tap, spec.dilation, strict=True
-                )
-            ]
-            scalar = bind(x.load((place.n, *where, place.group * channels + c)))
-            for (column, lanes), vector in zip(pieces, vectors, strict=True):
-                acc.set(acc.get(row, column, lanes) + splat(scalar, lanes) * vector, row, column)
+        def step(c: int) -> None:
+            if tile.ahead:
+                for column, _ in pieces:
+                    prefetch(weights.address((*still, c + tile.ahead, column)))
+            vectors = [bind(weights.load((*still, c, column), lanes)) for column, lanes in pieces]
+            for row, (i, q) in enumerate(spots):
+                beside = (*still[: len(tap) - 1], i * spec.strides[-2] if i else 0)[: len(tap)]
+                scalar = bind(inputs.load((*beside, q * spec.strides[-1], c)))
+                for (column, lanes), vector in zip(pieces, vectors, strict=True):
+                    acc.set(
+                        acc.get(row, column, lanes) + splat(scalar, lanes) * vector, row, column
+                    )
+
+        return step
 
     with ExitStack() as stack:
         tap = tuple(stack.enter_context(loop(extent)) for extent in spec.kernel)
-        _over_channels(channels, partial(step, tap))
+        _over_channels(channels, partial(channels_from, tap))
     return acc
 
 
@@ -334,14 +343,19 @@ def _finish_pixels(
     finish: Finish,
     place: _Place,
     th: int,
-    tw: int,
     valid: int,
+    rolled: bool,
 ) -> None:
     """Hands over each position's channels."""
-    for row, (i, q) in enumerate((i, q) for i in range(th) for q in range(tw)):
-        for column, lanes in vector_pieces(valid, tile.lanes):
+    tw = acc.rows // th
+    for i in range(th):
+
+        def give(q: Extent, column: Extent, value: Expr, lanes: int, i: int = i) -> None:
             feature = place.group * (spec.features // spec.groups) + place.panel * tile.nr + column
-            finish((place.n, *place.output(i, q), feature), acc.get(row, column, lanes), lanes)
+            finish((place.n, *place.output(i, q), feature), value, lanes)
+
+        pieces = vector_pieces(valid, tile.lanes)
+        hand_over(acc, pieces, give, rows=range(i * tw, (i + 1) * tw), rolled=rolled)
 
 
 def _finish_rows(
@@ -363,13 +377,15 @@ def _finish_rows(
             )
 
 
-def _over_channels(channels: int, step: Callable[[Extent], None]) -> None:
-    """Emits ``step(c)`` for every input channel, unrolled by four, wholly if there are few."""
+def _over_channels(channels: int, start: Callable[[Extent], Callable[[int], None]]) -> None:
+    """Emits ``start(first)(c)`` for every input channel ``first + c``, unrolled by four, wholly if there are few."""
     if channels < 8:
+        step = start(0)
         for c in range(channels):
             step(c)
         return
     unroll = next(u for u in (4, 2, 1) if channels % u == 0)
-    with loop(channels // unroll) as c:
-        for u in range(unroll):
-            step(c * unroll + u)
+    with loop(channels // unroll) as first:
+        step = start(first * unroll)
+        for c in range(unroll):
+            step(c)

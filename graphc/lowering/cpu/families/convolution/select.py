@@ -141,6 +141,7 @@ def _windows(
             epilogue.finish,
             tile=tile,
             finish_run=epilogue.finish_run,
+            rolled=epilogue.long,
         )
 
     packing = Packing.written("depthwise", write_depthwise) if depthwise else _packing(op, tile.nr)

@@ -43,7 +43,7 @@ from graphc.lowering.cpu.families.dense.blocked_spec import (
 from graphc.lowering.cpu.families.dense.matmul import accumulate, transposed
 from graphc.lowering.cpu.families.dense.spec import MatmulSpec, MatmulTile
 from graphc.lowering.cpu.sharing import slot_loop
-from graphc.lowering.cpu.tiling import RowTiles
+from graphc.lowering.cpu.tiling import RowTiles, hand_over
 
 __all__ = ["emit_blocked"]
 
@@ -56,6 +56,8 @@ def emit_blocked(
     finish: Finish,
     scratch: View,
     fetch: Callable[[Extent, Extent], None] | None = None,
+    *,
+    rolled: bool = False,
 ) -> None:
     """Emits the loops of a product into the open kernel.
 
@@ -67,8 +69,9 @@ def emit_blocked(
         finish: receives results at ``(m, n)``.
         scratch: a flat view of ``blocked_scratch`` bytes.
         fetch: asks for the cache line of what ``finish`` will read at ``(m, n)``, while the product is under way.
+        rolled: whether ``finish`` is long, see `tiling.hand_over`.
     """
-    _Blocks(spec, tile, a, b, finish, scratch, fetch).run()
+    _Blocks(spec, tile, a, b, finish, scratch, fetch, rolled).run()
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class _Blocks:
     finish: Finish
     scratch: View
     fetch: Callable[[Extent, Extent], None] | None
+    rolled: bool
 
     def run(self) -> None:
         spec, tile = self.spec, self.tile
@@ -270,9 +274,10 @@ class _Blocks:
         )
 
         def finished() -> None:
-            for r in range(height):
-                for c, lanes in pieces:
-                    self.finish((row + r, at * tile.nr + c), acc.get(r, c, lanes), lanes)
+            def give(r: Extent, c: Extent, value: Expr, lanes: int) -> None:
+                self.finish((row + r, at * tile.nr + c), value, lanes)
+
+            hand_over(acc, pieces, give, rolled=self.rolled)
 
         def suspended() -> None:
             for r in range(height):

@@ -87,7 +87,7 @@ def select_blocked_product(
                 epilogue.fetch(position(row, column, 0))
 
         assert io.scratch is not None
-        emit_blocked(spec(io), tile, a, b, finish, io.scratch, fetch)
+        emit_blocked(spec(io), tile, a, b, finish, io.scratch, fetch, rolled=epilogue.long)
 
     return Kernel("blocked_product", emit, blocked_scratch(spec(None), tile), dtype)
 

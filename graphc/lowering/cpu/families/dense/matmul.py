@@ -36,11 +36,14 @@ from graphc.lowering.cpu.emit import (
     branch,
     ceil_div,
     const,
+    floor_div,
     i64,
     loop,
     minimum_extent,
+    near,
     prefetch,
     product,
+    remainder,
     select,
     shuffle,
     splat,
@@ -59,7 +62,7 @@ from graphc.lowering.cpu.families.dense.spec import (
 )
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.sharing import shared_loop
-from graphc.lowering.cpu.tiling import RowTiles
+from graphc.lowering.cpu.tiling import RowTiles, hand_over
 
 _ROUND = 4  # steps of K in one round of the loop, where something happens once a round
 # Steps of K from which on one or two rows read B in as many streams as a round has steps.
@@ -85,6 +88,7 @@ def emit_matmul(
     *,
     tile: MatmulTile | None = None,
     scratch: View | None = None,
+    rolled: bool = False,
 ) -> None:
     """Emits the loops of a product into the open kernel.
 
@@ -97,6 +101,7 @@ def emit_matmul(
         finish: receives results at index ``(*batch, m, n)``.
         tile: by default :func:`choose_matmul`'s; packed weights must have its ``nr``.
         scratch: a flat view of ``spec.dtype`` with :func:`scratch_bytes` bytes, where that is not 0.
+        rolled: whether ``finish`` is long, see `tiling.hand_over`.
 
     Raises:
         ValueError: scratch memory is needed and was not given.
@@ -105,12 +110,12 @@ def emit_matmul(
     if needs_scratch(spec):
         if scratch is None:
             raise ValueError("this product needs scratch memory, see scratch_bytes")
-        _emit_copied(spec, tile, a, b, finish, scratch)
+        _emit_copied(spec, tile, a, b, finish, scratch, rolled)
     elif tile.passes(spec.k) > 1 and scratch is None:
         raise ValueError("this product needs scratch memory, see scratch_bytes")
     else:
         with loop(tile.passes(spec.k)) as number:
-            _emit_in_place(spec, tile, a, b, finish, scratch, number)
+            _emit_in_place(spec, tile, a, b, finish, scratch, number, rolled)
 
 
 def _emit_in_place(
@@ -121,6 +126,7 @@ def _emit_in_place(
     finish: Finish,
     scratch: View | None,
     number: Extent,
+    rolled: bool,
 ) -> None:
     """One pass of a product whose B is read where it lies; N is static."""
     n = static(spec.n)
@@ -156,10 +162,10 @@ def _emit_in_place(
             read = -(-width // tile.lanes) * tile.lanes if spec.b == "packed" else width
 
             def results(row: Extent, acc: Registers) -> None:
-                for i in range(acc.rows):
-                    for column, lanes in vector_pieces(width, tile.lanes):
-                        index = (*batch, row + i, panel * tile.nr + column)
-                        finish(index, acc.get(i, column, lanes), lanes)
+                def give(i: Extent, column: Extent, value: Expr, lanes: int) -> None:
+                    finish((*batch, row + i, panel * tile.nr + column), value, lanes)
+
+                hand_over(acc, vector_pieces(width, tile.lanes), give, rolled=rolled)
 
             def one(row: Extent, count: int, tile_number: Extent) -> None:
                 def accumulated(start: Callable[[Registers], None] | None) -> Registers:
@@ -239,15 +245,19 @@ def accumulate(
     else:
         start(acc)
 
+    still = (0,) * len(batch)
+
     def step(k: Extent) -> None:
         if tile.ahead:
             for column, _ in pieces:
                 prefetch(b.address(b_index(k + tile.ahead, column)))
         if ahead is not None:
             ahead(k)
-        vectors = [bind(b.load(b_index(k, column), lanes)) for column, lanes in pieces]
+        weights, beside = b.near(b_index(k, 0)), near(a, (*batch, row, k))
+        across = (0,) * (len(b.strides) - 1)
+        vectors = [bind(weights.load((*across, column), lanes)) for column, lanes in pieces]
         for i in range(rows):
-            scalar = bind(a.load((*batch, row + i, k)))
+            scalar = bind(beside.load((*still, i, 0)))
             for (column, lanes), vector in zip(pieces, vectors, strict=True):
                 acc.set(acc.get(i, column, lanes) + splat(scalar, lanes) * vector, i, column)
 
@@ -337,7 +347,13 @@ def _suspend(acc: Registers, partial: View, tile: MatmulTile) -> None:
 
 
 def _emit_copied(
-    spec: MatmulSpec, tile: MatmulTile, a: Operand, b: View, finish: Finish, scratch: View
+    spec: MatmulSpec,
+    tile: MatmulTile,
+    a: Operand,
+    b: View,
+    finish: Finish,
+    scratch: View,
+    rolled: bool,
 ) -> None:
     """Products whose B is copied, one panel per task, into scratch memory ``[slot][K + mr][nr]``.
 
@@ -359,7 +375,7 @@ def _emit_copied(
                 scratch.offset + slot * product((spec.k + tile.mr, tile.nr)),
             )
             _copy_panel(spec, tile, b, batch, panel, copy)
-            _multiply_copied(spec, tile, a, copy, batch, panel, rows, finish)
+            _multiply_copied(spec, tile, a, copy, batch, panel, rows, finish, rolled)
 
 
 def _multiply_copied(
@@ -371,6 +387,7 @@ def _multiply_copied(
     panel: Extent,
     rows: RowTiles,
     finish: Finish,
+    rolled: bool,
 ) -> None:
     """All rows of A against one copied panel."""
     n = static(spec.n)
@@ -382,10 +399,10 @@ def _multiply_copied(
         )
 
     def whole(row: Extent, count: int) -> None:
-        acc = multiplied(row, count)
-        for i in range(count):
-            for column, lanes in vector_pieces(tile.nr, tile.lanes):
-                finish((*batch, row + i, start + column), acc.get(i, column, lanes), lanes)
+        def give(i: Extent, column: Extent, value: Expr, lanes: int) -> None:
+            finish((*batch, row + i, start + column), value, lanes)
+
+        hand_over(multiplied(row, count), vector_pieces(tile.nr, tile.lanes), give)
 
     def partial(row: Extent, count: int) -> None:
         # The number of columns is not known: through memory, so that they can be counted off.
@@ -406,6 +423,11 @@ def _multiply_copied(
         with loop(rows.number) as number:
             rows.emit(number, 1, body)
 
+    if rolled:
+        _through_memory(
+            spec, tile, multiplied, copy.shifted((spec.k, 0)), batch, start, rows, finish
+        )
+        return
     if n is not None and n % tile.nr == 0:
         every_row(whole)
     else:
@@ -414,6 +436,41 @@ def _multiply_copied(
             lambda: every_row(whole),
             lambda: every_row(partial),
         )
+
+
+def _through_memory(
+    spec: MatmulSpec,
+    tile: MatmulTile,
+    multiplied: Callable[[Extent, int], Registers],
+    results: View,
+    batch: Sequence[Extent],
+    start: Extent,
+    rows: RowTiles,
+    finish: Finish,
+) -> None:
+    """All rows of A against the copied panel from column ``start`` on; tiles of any size end in one place."""
+    columns = bind(i64(minimum_extent(tile.nr, spec.n - start)))
+    with loop(rows.number) as number:
+        first, count = (bind(i64(e)) for e in rows.span(number))
+
+        def keep(row: Extent, height: int) -> None:
+            acc = multiplied(row, height)
+            for i in range(height):
+                for column, lanes in vector_pieces(tile.nr, tile.lanes):
+                    results.store(acc.get(i, column, lanes), (row - first + i, column))
+
+        rows.emit(number, 1, keep)
+        with loop(count) as i:
+
+            def give(column: Extent, lanes: int) -> None:
+                value = results.load((i, column), lanes)
+                finish((*batch, first + i, start + column), value, lanes)
+
+            with loop(floor_div(columns, tile.lanes)) as vector:
+                give(vector * tile.lanes, tile.lanes)
+            rest = bind(remainder(columns, tile.lanes))
+            with loop(rest) as column:
+                give(columns - rest + column, 1)
 
 
 def _copy_panel(

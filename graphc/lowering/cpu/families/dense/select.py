@@ -117,6 +117,7 @@ def product_kernel(
             finish,
             tile=tile,
             scratch=io.scratch,
+            rolled=epilogue.long,
         )
 
     packing = {}
