@@ -16,9 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpu_workloads import FULL, KERNELS, SMALL, Workload, parameter
+from train_workloads import TRAININGS
 
 import graphc
 from graphc.artifact.manifest import file_sha256
+from graphc.train import Trainer
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -62,6 +64,9 @@ def build(workloads: Sequence[Workload], target: str, output: Path) -> dict[str,
 
 def compile_one(workload: Workload, target: str, folder: Path) -> None:
     """Compiles one module, with the weights of `parameter`."""
+    if workload.training:
+        compile_training(workload, target, folder)
+        return
     file = HERE / KERNELS if workload.file == KERNELS else ROOT / "examples" / f"{workload.file}.nn"
     folder.parent.mkdir(parents=True, exist_ok=True)
     model = graphc.load(
@@ -71,9 +76,30 @@ def compile_one(workload: Workload, target: str, folder: Path) -> None:
     model.compile(weights, folder, target=target, precision=workload.precision)  # type: ignore[arg-type]
 
 
+def compile_training(workload: Workload, target: str, folder: Path) -> None:
+    """Compiles a step of training at one batch size; its state begins with the weights of `parameter`."""
+    (said,) = (t for n, t in TRAININGS.items() if n.split("-b")[0] == workload.training)
+    dims = {**said.dims, "N": next(iter(workload.inputs.values())).shape[0]}
+    with tempfile.TemporaryDirectory(prefix="graphc-") as place:
+        file = Path(place) / f"{workload.training}.nn"
+        file.write_text(said.text())
+        model = graphc.load(file, model=said.name, dims=dims, **said.settings)
+        weights = {
+            p.path: parameter(p.path, [int(d) for d in p.type.shape]) for p in model.parameters
+        }
+        trainer = Trainer(
+            model, weights, target=target, precision=workload.precision, evaluation=False
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    trainer.save(folder)
+
+
 def add_runner(root: Path) -> None:
     """The runner with what it imports: workloads, twins, and the part of graphc that opens modules."""
-    files = [*(HERE / n for n in ("gpu.py", "gpu_workloads.py")), ROOT / "graphc" / "__init__.py"]
+    files = [
+        *(HERE / n for n in ("gpu.py", "gpu_training.py", "gpu_workloads.py")),
+        ROOT / "graphc" / "__init__.py",
+    ]
     files += [*(ROOT / "graphc" / "artifact").glob("*.py")]
     files += [*(ROOT / "graphc" / "artifact" / "cuda").glob("*.py")]
     files += [ROOT / "tests" / "examples" / "twins" / n for n in ("vision.py", "language.py")]

@@ -24,6 +24,7 @@ sys.path.insert(0, str(HERE))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from gpu_training import Ours, Theirs, attention_gradient, difference  # noqa: E402
 from gpu_workloads import FULL, KERNELS, SMALL, Workload, draw, parameter  # noqa: E402
 
 import graphc  # noqa: E402
@@ -40,7 +41,11 @@ KERNEL_OPS: dict[str, Callable[..., torch.Tensor]] = {
     "Attention": F.scaled_dot_product_attention,
     "Elementwise": lambda x, y: F.gelu(x) + y,
     "Softmax": lambda x: torch.softmax(x, 1),
+    "WeightGradient": lambda given, x: given.T @ x,
+    "Columns": lambda x: x.sum(0),
 }
+"""Products are those of cuBLAS (through PyTorch): the yardstick of ours."""
+KERNEL_OPS["AttentionGradient"] = attention_gradient  # type: ignore[assignment]
 
 
 class Runner:
@@ -100,6 +105,12 @@ class Runner:
         self.results["workloads"][w.name] = row
         start = time.monotonic()
         inputs = self.inputs(w)
+        if w.training:
+            self.measure_training(w, inputs, row)
+            row["seconds"] = round(time.monotonic() - start, 1)
+            self.save()
+            print(w.name, json.dumps(row), flush=True)
+            return
         peer = self.attempt(row, "twin", lambda: self.peer(w))
         call = self.attempt(row, "ours", lambda: self.ours(w, inputs, peer, row))
         if call is not None:
@@ -115,6 +126,38 @@ class Runner:
         row["seconds"] = round(time.monotonic() - start, 1)
         self.save()
         print(w.name, json.dumps(row), flush=True)
+
+    def measure_training(
+        self, w: Workload, inputs: dict[str, torch.Tensor], row: dict[str, Any]
+    ) -> None:
+        """A step of training: losses of the first ones against PyTorch's in f32, then times."""
+        precise = Theirs(self.peer(w, precise=True), inputs, torch.float32)  # type: ignore[arg-type]
+        expected = precise.losses()
+
+        def opened() -> Ours:
+            module = graphc.open(HERE / "modules" / w.name, verify=False)
+            return Ours(module, inputs, self.stream.cuda_stream if self.on_gpu else None)
+
+        ours = self.attempt(row, "ours", opened)
+        if ours is not None:
+            row["error"] = difference(ours.losses, expected)
+            row["right"] = bool(row["error"] <= TOLERANCES[w.precision])
+            row["ours us"] = self.microseconds(row, "ours us", ours.call)
+        dtype = DTYPES[w.precision]
+        if self.on_gpu:
+            torch.backends.cuda.matmul.allow_tf32 = w.precision == "tf32"
+            torch.backends.cudnn.allow_tf32 = w.precision == "tf32"
+        theirs = Theirs(self.peer(w, precise=True), inputs, dtype)  # type: ignore[arg-type]
+        if w.precision != "f32":
+            row["error of torch"] = self.attempt(
+                row, "torch", lambda: difference(theirs.losses(), expected)
+            )
+        row["eager us"] = self.microseconds(row, "eager", theirs.step)
+        if self.on_gpu:
+            replay = self.attempt(row, "graph", lambda: self.captured(theirs.step, []))
+            if replay is not None:
+                row["graph us"] = self.microseconds(row, "graph", replay)
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
     def ours(
         self,
@@ -212,12 +255,12 @@ class Runner:
             values = [x.double() for x in values]
             if w.model == "Conv":
                 values = [x.float() for x in values]
-            if w.model == "Attention":  # one head after another: scores in float64 are large
+            if w.model.startswith("Attention"):  # one after another: scores in float64 are large
                 parts = [
-                    KERNEL_OPS["Attention"](*(x[i : i + 1] for x in values))
+                    _many(KERNEL_OPS[w.model](*(x[i : i + 1] for x in values)))
                     for i in range(values[0].shape[0])
                 ]
-                return [torch.cat(parts)]
+                return [torch.cat(part) for part in zip(*parts, strict=True)]
         with torch.inference_mode():
             return _many(precise(*values))
 
@@ -229,6 +272,8 @@ class Runner:
 
     def seconds(self, call: Callable[[], Any]) -> float:
         """The median, over batches, of a call's time in a stream that is never empty."""
+        if not self.on_gpu:  # its times mean nothing
+            return self.batch(call, 1)
         for _ in range(5):
             call()
         each = self.batch(call, 3)
@@ -342,7 +387,7 @@ def main() -> None:
             torch.cuda.empty_cache()
     if runner.on_gpu and not given.no_compile:
         for workload in workloads:
-            if workload.twin:
+            if workload.twin and not workload.training:
                 runner.compiled(workload)
     print(runner.table(workloads))
 

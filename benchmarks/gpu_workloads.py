@@ -35,6 +35,7 @@ class Workload:
         settings, dims: arguments of the model, and named dims.
         flops, bytes: of one call, as the field counts them: what the table's rates are made of.
         twin: for networks, the PyTorch class and its arguments.
+        training: a step of training, under this name in `train_workloads.py`; `file` and `model` are said there.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Workload:
     flops: float = 0
     bytes: float = 0
     twin: tuple[str, Sequence[Any]] | None = None
+    training: str = ""
 
 
 def _gemm(n: int) -> Workload:
@@ -76,6 +78,75 @@ def _attention(batch: int, heads: int, length: int, width: int) -> Workload:
         flops=4 * batch * heads * length**2 * width,
         bytes=8 * batch * heads * length * width,
     )
+
+
+def _attention_gradient(batch: int, heads: int, length: int, width: int) -> Workload:
+    """Forward and backward: 2 products and 5, as the field counts them; ours computes 7 backwards."""
+    x = Input("bf16", (batch, heads, length, width))
+    names = ("batch", "heads", "length", "width")
+    return Workload(
+        f"attention-both-ways-s{length}-d{width}",
+        KERNELS,
+        "AttentionGradient",
+        "f32",
+        dict.fromkeys(("q", "k", "v", "given"), x),
+        dict(zip(names, x.shape, strict=True)),
+        flops=14 * batch * heads * length**2 * width,
+    )
+
+
+def _weight_gradient(rows: int, inputs: int, outputs: int) -> Workload:
+    return Workload(
+        "weight-gradient",
+        KERNELS,
+        "WeightGradient",
+        "f32",
+        {"given": Input("bf16", (rows, outputs)), "x": Input("bf16", (rows, inputs))},
+        {"rows": rows, "inputs": inputs, "outputs": outputs},
+        flops=2 * rows * inputs * outputs,
+    )
+
+
+def _columns(rows: int, columns: int) -> Workload:
+    return Workload(
+        "columns",
+        KERNELS,
+        "Columns",
+        "f32",
+        {"x": Input("bf16", (rows, columns))},
+        {"rows": rows, "columns": columns},
+        bytes=2 * rows * columns,
+    )
+
+
+def _training(
+    name: str,
+    batch: int,
+    precision: str,
+    inputs: Mapping[str, Input],
+    twin: tuple[str, Sequence[Any]],
+) -> Workload:
+    """A step of SGD with momentum on the cross entropy of the logits; the label comes last."""
+    label = {"label": Input("i64", (batch,), 10)}
+    title = f"train-{name}-b{batch}-{precision}"
+    return Workload(title, "", "", precision, {**inputs, **label}, twin=twin, training=name)
+
+
+def _train_resnet18(batch: int, precision: str) -> Workload:
+    image = Input("f32", (batch, 3, 64, 64))
+    twin = ("vision.ResNet", ([2, 2, 2, 2], 1, 10, 64))
+    return _training("resnet18", batch, precision, {"image": image}, twin)
+
+
+def _train_transformer(batch: int, precision: str) -> Workload:
+    tokens = Input("i64", (batch, 128), 1000)
+    twin = ("language.TransformerEncoder", (1000, 256, 4, 4, 1024, 10))
+    return _training("transformer", batch, precision, {"tokens": tokens}, twin)
+
+
+def _train_mlp(batch: int, precision: str) -> Workload:
+    twin = ("vision.MLP", (784, [512, 256], 10))
+    return _training("mlp", batch, precision, {"x": Input("f32", (batch, 784))}, twin)
 
 
 def _rows(model: str, rows: int, columns: int, operands: int = 1) -> Workload:
@@ -164,6 +235,14 @@ FULL = (
     _bert(1, "bf16"),
     _bert(32, "bf16"),
     _gpt2(1, "bf16"),
+    _attention_gradient(4, 16, 2048, 64),
+    _attention_gradient(4, 16, 2048, 128),
+    _weight_gradient(65536, 1024, 1024),
+    _columns(65536, 1024),
+    _train_mlp(128, "f32"),
+    _train_resnet18(64, "tf32"),
+    _train_resnet18(64, "bf16"),
+    _train_transformer(32, "bf16"),
 )
 """What is measured on a GPU."""
 
@@ -183,6 +262,8 @@ SMALL = (
     _rows("Softmax", 8, 64),
     _rows("Norm", 8, 64),
     _TINY,
+    _attention_gradient(1, 1, 64, 64),
+    _train_mlp(3, "f32"),
 )
 """The same at sizes for a machine without one, to see that pack and runner work."""
 

@@ -34,6 +34,7 @@ from graphc.lowering.cuda.generate import generate_device
 from graphc.lowering.generate import generate
 from graphc.lowering.precision import uses_tiles
 from graphc.passes import pipeline
+from graphc.passes.decompose import Keep
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Progress = Callable[[str], None]
@@ -44,13 +45,15 @@ def optimise(
     *,
     until: str | None = None,
     observe: pipeline.Observer | None = None,
+    keep: Keep = pipeline.row_kernels,
     tiles: bool = False,
 ) -> tuple[Graph, pipeline.Report]:
     """Runs the pass pipeline, or its beginning up to and including the pass called `until`.
 
-    `tiles` prepares the graph for kernels that multiply bfloat16 tiles (see `lowering/precision.py`).
+    `keep` says which composites stay whole, `pipeline.device_kernels` those for GPUs; `tiles` prepares the graph for
+    kernels that multiply bfloat16 tiles (see `lowering/precision.py`).
     """
-    return pipeline.run(graph, until=until, observe=observe, tiles=tiles)
+    return pipeline.run(graph, until=until, observe=observe, keep=keep, tiles=tiles)
 
 
 def compile_graph(
@@ -98,7 +101,8 @@ def compile_graph(
         runtime = pool.submit(check_compiler, files)
         progress("optimising")
         tiles = isinstance(machine, CpuTarget) and uses_tiles(precision, target)
-        optimised, _ = optimise(graph, tiles=tiles)
+        keep = pipeline.device_kernels if isinstance(machine, CudaTarget) else pipeline.row_kernels
+        optimised, _ = optimise(graph, keep=keep, tiles=tiles)
         progress("generating code")
         imported.join()  # two threads that begin at different parts of it would see halves
         spec, linked = _generated(optimised, parameters, machine, precision)

@@ -17,7 +17,7 @@ from graphc.ops.activation import (
     Silu,
     Softplus,
 )
-from graphc.ops.attention import Attention
+from graphc.ops.attention import Attention, AttentionGradient
 from graphc.ops.barrier import OptimizationBarrier
 from graphc.ops.binary import (
     Add,
@@ -112,7 +112,8 @@ _CLASSES: tuple[type[Op], ...] = (
     *(OptimizationBarrier, BroadcastInDim, Reshape, Transpose, Reverse, Slice, Pad, Concatenate),
     *(Take, TakeAlongAxis, DynamicSlice, DynamicUpdateSlice, IndexAdd, ArgSort),
     *(DotGeneral, ConvGeneral, ConvWeightGradient, WindowSum, MaxPool, MaxPoolGradient, AvgPool),
-    *(Softmax, LogSoftmax, LayerNorm, RmsNorm, BatchNorm, Variance, GroupNorm, Attention, Resize),
+    *(Softmax, LogSoftmax, LayerNorm, RmsNorm, BatchNorm, Variance, GroupNorm, Resize),
+    *(Attention, AttentionGradient),
     *(CrossEntropy, LogisticLoss, BinaryCrossEntropy),
     *(Fusion, Scan, Cond),
 )
@@ -127,6 +128,7 @@ __all__ = [
     "ArgMin",
     "ArgSort",
     "Attention",
+    "AttentionGradient",
     "AvgPool",
     "BatchNorm",
     "BinaryCrossEntropy",

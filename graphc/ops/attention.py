@@ -1,4 +1,4 @@
-"""Scaled dot-product attention, kept whole for kernels that never store the scores."""
+"""Scaled dot-product attention and its gradient, kept whole for kernels that never store the scores."""
 
 from __future__ import annotations
 
@@ -95,26 +95,37 @@ class Attention(Composite):
         """In f64."""
         q, k, v = (as_f64(x) for x in operands[:3])
         with np.errstate(all="ignore"):
-            scores = np.matmul(q, k.swapaxes(-1, -2)) * self.scale
-            if len(operands) > 3:
-                mask, keeps = operands[3], operands[3].dtype == np.bool_
-                scores = np.where(mask, scores, -np.inf) if keeps else scores + as_f64(mask)
-            if self.causal:
-                seen = np.tri(q.shape[2], k.shape[2], dtype=np.bool_)
-                scores = np.where(seen, scores, -np.inf)
-            top = scores.max(-1, keepdims=True, initial=-np.inf)
-            powers = np.exp(scores - top)
-            weights = powers / powers.sum(-1, keepdims=True)
-            weights = np.where(top == -np.inf, 0.0, weights)
-            return (rounded(np.matmul(weights, v), operands[0]),)
+            return (rounded(np.matmul(self.weights_of(q, k, *operands[3:]), v), operands[0]),)
+
+    def weights_of(self, q: Array, k: Array, mask: Array | None = None) -> Array:
+        """What each query takes of each key, [B, h, T, S], for f64 arrays; NumPy's `weights`."""
+        scores = np.matmul(q, k.swapaxes(-1, -2)) * self.scale
+        if mask is not None:
+            scores = (
+                np.where(mask, scores, -np.inf) if mask.dtype == np.bool_ else scores + as_f64(mask)
+            )
+        if self.causal:
+            seen = np.tri(q.shape[2], k.shape[2], dtype=np.bool_)
+            scores = np.where(seen, scores, -np.inf)
+        top = scores.max(-1, keepdims=True, initial=-np.inf)
+        powers = np.exp(scores - top)
+        return np.where(top == -np.inf, 0.0, powers / powers.sum(-1, keepdims=True))
 
     def decompose(self, b: GraphBuilder, *operands: Value) -> tuple[Value, ...]:
         """A product, scale and masks, softmax, a product. Rows that see nothing are set to 0 where there is a mask."""
         return (self._parts(b, operands, smooth=False),)
 
     def gradient(self, p: Pullback) -> tuple[Value | None, ...]:
-        """Through the decomposition, where a row that sees nothing has gradient 0."""
-        return p.through([self._parts(p.b, p.operands, smooth=True)])
+        """`AttentionGradient`; where the mask's cotangent is asked for, through the decomposition instead.
+
+        A row that sees nothing has gradient 0.
+        """
+        if any(p.wanted[3:]):
+            return p.through([self._parts(p.b, p.operands, smooth=True)])
+        q, k, v, *mask = p.operands
+        op = AttentionGradient(self.scale, self.causal)
+        found = p.b.emit(op, q, k, v, *p.results, p.cotangent, *mask)
+        return (*found, *(None for _ in mask))
 
     def weights(
         self, b: GraphBuilder, q: Value, k: Value, mask: Value | None = None, *, smooth: bool
@@ -156,3 +167,70 @@ class Attention(Composite):
         dtype = b.type_of(v).dtype
         (v,) = in_working_precision(b, v)
         return arith.convert(b, b(DotGeneral((0, 1), (0, 1), (3,), (2,)), weights, v), dtype)
+
+
+@dataclass(frozen=True)
+class AttentionGradient(Composite):
+    """The cotangents of q, k and v, from (q, k, v, result, cotangent of the result, mask) of `Attention`.
+
+    With the weights P and the result O = P v, D being O's cotangent (Dao 2023, FlashAttention-2, section 2.2):
+    dv = P^T D, dS = P * (D v^T - rowsum(D * O)), dq = dS k * scale, dk = dS^T q * scale. Taking the row sums from the
+    result instead of the weights is what lets a kernel forget the weights. A row that sees nothing has gradient 0.
+    """
+
+    name: ClassVar[str] = "attention_gradient"
+    arity: ClassVar[int | None] = None
+    family: ClassVar[str] = "attention"
+    expensive: ClassVar[bool] = True
+    operand_names: ClassVar[tuple[str, ...]] = ("q", "k", "v", "result", "cotangent", "mask")
+    required: ClassVar[int] = 5
+    strided_operands: ClassVar[int] = 6
+    scale: float
+    causal: bool = False
+
+    @property
+    def forward(self) -> Attention:
+        """The attention that this is the gradient of."""
+        return Attention(self.scale, self.causal)
+
+    def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
+        """The types of q, k and v. Raises OpError E0203 where a result is not what attention gives, E0201-E0206."""
+        self.check_count(operands)
+        q, k, v, *results = operands[:5]
+        (type,) = self.forward.infer(q, k, v, *operands[5:])
+        for slot, given in enumerate(results, 3):
+            if given != type:
+                raise OpError(
+                    f"{self.name}: attention gives {type} and its {self.operand_names[slot]} is {given}",
+                    operand=slot,
+                    code="E0203",
+                )
+        return (q, k, v)
+
+    def evaluate(self, *operands: Array) -> tuple[Array, ...]:
+        """In f64."""
+        q, k, v, result, given = (as_f64(x) for x in operands[:5])
+        with np.errstate(all="ignore"):
+            weights = self.forward.weights_of(q, k, *operands[5:])
+            sums = (given * result).sum(-1, keepdims=True)
+            scores = weights * (np.matmul(given, v.swapaxes(-1, -2)) - sums) * self.scale
+            found = (
+                np.matmul(scores, k),
+                np.matmul(scores.swapaxes(-1, -2), q),
+                np.matmul(weights.swapaxes(-1, -2), given),
+            )
+        return tuple(rounded(x, like) for x, like in zip(found, operands, strict=False))
+
+    def decompose(self, b: GraphBuilder, *operands: Value) -> tuple[Value, ...]:
+        """The weights again, and four products; in f32 for half precision."""
+        q, k, v, result, given = in_working_precision(b, *operands[:5])
+        weights = self.forward.weights(b, *operands[:2], *operands[5:], smooth=True)
+        shape = b.type_of(weights).shape
+        sums = arith.sum(b, arith.multiply(b, given, result), 3)
+        change = b(DotGeneral((0, 1), (0, 1), (3,), (3,)), given, v)
+        change = arith.subtract(b, change, arith.as_spread(b, sums, shape, (0, 1, 2)))
+        scores = arith.multiply(b, arith.multiply(b, weights, change), self.scale)
+        over_keys, over_queries = (DotGeneral((0, 1), (0, 1), (a,), (2,)) for a in (3, 2))
+        found = b(over_keys, scores, k), b(over_queries, scores, q), b(over_queries, weights, given)
+        dtype = b.type_of(operands[0]).dtype
+        return tuple(arith.convert(b, x, dtype) for x in found)

@@ -21,7 +21,7 @@ Longer than most, because the rules decide together.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from graphc.ir.dim import names_of
 from graphc.ir.graph import Graph, GraphBuilder, Node, Value
@@ -71,6 +71,9 @@ class _Group:
     output: int
     root: Node | None = None
     closed: bool = False  # ends in a placeable op: nothing may follow
+    placed: dict[Value, Value] = field(
+        default_factory=dict
+    )  # results of several that are stored through a transpose
 
     @property
     def opaque(self) -> bool:
@@ -84,7 +87,7 @@ class _Fuser:
         self.graph, self.carries = graph, carries
         self.static = static_nodes(graph) if carries is None else frozenset[int]()
         self.replicated = {n.id for n in graph.nodes if self._is_replicated(n)}
-        self.replicated |= self._random_masks() | self._per_channel()
+        self.replicated |= self._random_masks() | self._per_channel() | self._strided_views()
         self.groups: dict[int, _Group] = {}
         self._prologues = False
         for node in graph.nodes:
@@ -101,7 +104,8 @@ class _Fuser:
             user.op.pattern not in (Pattern.CONTRACT, Pattern.WINDOW, Pattern.REGION)
             and (user.op.pattern is not Pattern.OPAQUE or _computes(user.op))
             and not user.op.alias
-            for user, _ in graph.users(node)
+            and slot >= user.op.strided_operands
+            for user, slot in graph.users(node)
         )
 
     def _random_masks(self) -> set[int]:
@@ -148,6 +152,17 @@ class _Fuser:
                 found.add(node.id)
         return found
 
+    def _strided_views(self) -> set[int]:
+        """Transposes that several kernels read as strides of memory, and nobody else reads: nothing is moved."""
+        found = set[int]()
+        for node in self.graph.nodes:
+            users = self.graph.users(node)
+            if isinstance(node.op, Transpose) and len(users) > 1 and node.id not in self.static:
+                strided = all(slot < user.op.strided_operands for user, slot in users)
+                if strided and not self.graph.is_output(node.values[0]):
+                    found.add(node.id)
+        return found
+
     def _is_spread(self, value: Value) -> bool:
         """A vector repeated along all dimensions but the last."""
         node = self.graph.node(value.node)
@@ -179,6 +194,24 @@ class _Fuser:
                 for key in sorted(self.groups, reverse=True):
                     if key in self.groups and self._join_reader(self.groups[key]):
                         changed = True
+
+    def place_results(self) -> None:
+        """Stores the results of an op with several through the transposes that alone read them, row by row."""
+        for group in {id(g): g for g in self.groups.values()}.values():
+            root = group.root
+            if root is None or len(root.types) < 2 or not root.op.strided_operands:
+                continue
+            for value in root.values:
+                uses = self.graph.uses(value)
+                if len(uses) != 1 or self.graph.is_output(value):
+                    continue
+                reader = self.groups.get(uses[0][0].id)
+                node = uses[0][0]
+                alone = reader is not None and reader.members == {node.id}
+                if alone and isinstance(node.op, Transpose) and _keeps_rows(node.op):
+                    group.placed[value] = node.values[0]
+                    group.members.add(node.id)
+                    self.groups[node.id] = group
 
     def _join_reader(self, group: _Group) -> bool:
         reader = self._only_reader(group)
@@ -313,13 +346,14 @@ class _Fuser:
                 external.append(value)
             return inner[value]
 
-        results = [(f"out{i}", place(v)) for i, v in enumerate(end.values)]
+        ends = [group.placed.get(v, v) for v in end.values]
+        results = [(f"out{i}", place(v)) for i, v in enumerate(ends)]
         used = used_dims(body)
         body.dims = {n: d for n, d in body.dims.items() if n in used}
         op = Fusion(lead.op.name if group.root is not None else "map", body.build(results))
         with b.at(lead.scope, lead.span):
             new = b.emit(op, *(done[v] for v in external))
-        done.update(zip(end.values, new, strict=True))
+        done.update(zip(ends, new, strict=True))
 
     def _emit_region(self, b: GraphBuilder, node: Node, done: dict[Value, Value]) -> None:
         """A loop or choice is a kernel of its own, its bodies made of kernels. Each operand is an input of its own."""
@@ -379,6 +413,12 @@ class _Fuser:
         return isinstance(op, Input) and op.state and op.label == name
 
 
+def _keeps_rows(op: Transpose) -> bool:
+    """Whether the last dimension stays last."""
+    last = len(op.permutation) - 1
+    return op.permutation[last] == last
+
+
 def used_dims(b: GraphBuilder) -> set[str]:
     """Named dims in the types and attributes of a builder's nodes."""
     names: set[str] = set()
@@ -393,6 +433,7 @@ def _body(body: Graph, carries: int = 0) -> Graph:
     """A body made of kernels."""
     fuser = _Fuser(body, carries)
     fuser.grow()
+    fuser.place_results()
     return fuser.emit()
 
 
@@ -400,4 +441,5 @@ def fuse(graph: Graph) -> Graph:
     """Partitions the graph into fusions; results stay the same, and so do inputs, outputs and parameters."""
     fuser = _Fuser(graph)
     fuser.grow()
+    fuser.place_results()
     return fuser.emit()

@@ -14,7 +14,7 @@ from graphc.ir.graph import Graph
 from graphc.ir.op import Op
 from graphc.ir.types import TensorType
 from graphc.ir.verify import verify
-from graphc.ops import Attention, LayerNorm, LogSoftmax, MaxPoolGradient, Softmax
+from graphc.ops import Attention, AttentionGradient, LayerNorm, LogSoftmax, MaxPoolGradient, Softmax
 from graphc.passes.batch_norm import fold_batch_norm
 from graphc.passes.bodies import everywhere
 from graphc.passes.branches import join, settle
@@ -30,6 +30,7 @@ from graphc.passes.fuse import fuse
 from graphc.passes.halo import make_halos
 from graphc.passes.layout import channels_last
 from graphc.passes.loops import lighten, merge
+from graphc.passes.read_back import read_back
 from graphc.passes.simplify import simplify
 from graphc.passes.split import split_products
 from graphc.passes.tidy import tidy
@@ -68,6 +69,9 @@ class Report:
         return sum(step.seconds for step in self.steps)
 
 
+WIDEST_HEAD = 128
+"""Elements of a query, key or value of which kernels for GPUs take attention's gradient whole."""
+
 Observer = Callable[[str, Graph], None]
 """Called after each pass with its name and result."""
 
@@ -78,15 +82,31 @@ def row_kernels(op: Op, operands: Sequence[TensorType]) -> bool:
     if isinstance(op, (Softmax, LogSoftmax)):
         return op.axis == operands[0].rank - 1
     if isinstance(op, Attention):
-        q, k, v, *_ = operands
-        sizes = (*q.shape, *k.shape[2:], v.shape[3])
-        fixed = isinstance(q.shape[3], int) and isinstance(v.shape[3], int)
-        return q.dtype in (DType.F32, DType.F64) and fixed and 0 not in sizes
+        return operands[0].dtype in (DType.F32, DType.F64) and _regular(operands) is not None
     if isinstance(op, MaxPoolGradient):
         x, given = operands
         whole = op.channels_last and 0 not in (*x.shape, *given.shape)
         return whole and x.dtype in (DType.F32, DType.F64)
     return isinstance(op, LayerNorm)
+
+
+def device_kernels(op: Op, operands: Sequence[TensorType]) -> bool:
+    """What kernels for GPUs take whole: the same, attention of every type, and its gradient."""
+    if isinstance(op, Attention):
+        return _regular(operands) is not None
+    if isinstance(op, AttentionGradient):
+        widest = _regular(operands)
+        return operands[0].dtype is not DType.F64 and widest is not None and widest <= WIDEST_HEAD
+    return row_kernels(op, operands)
+
+
+def _regular(operands: Sequence[TensorType]) -> int | None:
+    """The larger of the sizes of q and v in attention, or None where a size is open or nothing is there."""
+    q, k, v, *_ = operands
+    depth, width = q.shape[3], v.shape[3]
+    if not (isinstance(depth, int) and isinstance(width, int)):
+        return None
+    return max(depth, width) if 0 not in (*q.shape, *k.shape[2:], width) else None
 
 
 def passes(keep: Keep = row_kernels, *, tiles: bool = False) -> tuple[Pass, ...]:
@@ -118,7 +138,11 @@ def passes(keep: Keep = row_kernels, *, tiles: bool = False) -> tuple[Pass, ...]
         Pass("late-branches", settle),
         Pass("late-loops", lighten),
     )
-    kernels = (Pass("fuse", fuse), Pass("columns", merge_columns), Pass("updates", merge_updates))
+    kernels = (
+        Pass("fuse", lambda graph: fuse(read_back(graph))),
+        Pass("columns", merge_columns),
+        Pass("updates", merge_updates),
+    )
     return (*(Pass(p.name, everywhere(p.run)) for p in whole), *kernels)
 
 

@@ -21,6 +21,7 @@ from graphc.optim.step import TrainingStep, training_step, with_inputs
 from graphc.reference import interpret
 from graphc.train.errors import StateError
 from graphc.train.labels import data_ports
+from graphc.train.state import in_host_memory, state_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -31,6 +32,8 @@ STEP = "step"
 
 class Trainer:
     """Trains a model by its train block, or by a rule given here.
+
+    On a GPU the state stays in its memory between steps; a step moves the batch there and the loss back.
 
     >>> trainer = Trainer(graphc.load("lenet.nn"))
     >>> trainer.run({"image": images, "label": labels})["loss"]
@@ -55,6 +58,7 @@ class Trainer:
         seed: int = 0,
         evaluation: bool = True,
         target: str = "native",
+        precision: str = "f32",
         threads: int | None = None,
         progress: Callable[[str], None] = lambda stage: None,
     ) -> None:
@@ -69,7 +73,7 @@ class Trainer:
             freeze: patterns of parameters that stay as they are, instead of the train block's.
             evaluation: compile what `evaluate` needs too; else it is at its first use.
             seed: of the initial weights and of all random numbers in the steps.
-            target, threads: as for `Model.compile`.
+            target, precision, threads: as for `Model.compile`; the state is f32 in any precision.
             progress: called with the name of each stage.
 
         Raises:
@@ -102,18 +106,20 @@ class Trainer:
             if info.path not in self._fixed:
                 self._fixed |= initialise([info], seed)
         changing = (*self.step.trained, *self.step.buffers)
-        self._state = {name: self._fixed.pop(name).copy() for name in changing}
+        begin = {name: self._fixed.pop(name).copy() for name in changing}
         for name, slot in self.step.slots.items():
             shape = tuple(int(d) for d in slot.type.shape if isinstance(d, int))
-            self._state[name] = np.full(shape, slot.init, slot.type.dtype.numpy)
+            begin[name] = np.full(shape, slot.init, slot.type.dtype.numpy)
         states = [str(node.op.attributes()["label"]) for node, _ in self.step.graph.state]
         if RNG in states:
-            self._state[RNG] = np.array([seed, 0], np.int64)
-        self._state = {name: self._state[name] for name in states}
+            begin[RNG] = np.array([seed, 0], np.int64)
+        begin = {name: begin[name] for name in states}
         self.ports = data_ports(forward.graph, said.inputs)
         self._folder = tempfile.TemporaryDirectory(prefix="graphc-")
         weakref.finalize(self, self._folder.cleanup)
-        self._module = self._compile(self.step.graph, STEP, target, threads, progress)
+        self._precision = precision
+        self._module = self._compile(self.step.graph, STEP, target, threads, progress, begin)
+        self._state = state_of(self._module, begin)
         self._use = partial(
             self._compile,
             with_inputs(used.graph, changing),
@@ -132,13 +138,15 @@ class Trainer:
         target: str,
         threads: int | None,
         progress: Callable[[str], None],
+        state: dict[str, Array] | None = None,
     ) -> Module:
         folder = driver.compile_graph(
             graph,
             self._fixed,
             Path(self._folder.name) / name,
             target=target,
-            state=self._state if name == STEP else None,
+            precision=self._precision,
+            state=state,
             progress=lambda stage: progress(f"{name}: {stage}"),
         )
         return open_compiled(folder, threads)
@@ -150,12 +158,13 @@ class Trainer:
 
         A loss that is not finite leaves everything as it was. Raises what `Module.run` does.
         """
-        return self._module.run({**batch, **self._state})
+        return in_host_memory(self._module.run({**batch, **self._state.given()}))
 
     def evaluate(self, batch: Mapping[str, Array]) -> dict[str, Array]:
         """The loss, the metrics and the outputs of the model as it is used, with the weights of now."""
-        given = {**batch, **self._state}
-        return self.evaluation.run({p.name: given[p.name] for p in self.evaluation.inputs})
+        given = {**batch, **self._state.given()}
+        results = self.evaluation.run({p.name: given[p.name] for p in self.evaluation.inputs})
+        return in_host_memory(results)
 
     @cached_property
     def evaluation(self) -> Module:
@@ -185,31 +194,31 @@ class Trainer:
                 found.append(f"{node.op.name} of `{node.path}`{place}")
 
         with np.errstate(all="ignore"):
-            interpret(self.step.graph, {**batch, **self._state}, self._fixed, observe=observe)
+            interpret(self.step.graph, {**batch, **self.state()}, self._fixed, observe=observe)
         return found[0] if found else ""
 
     # ---- State --------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Array]:
         """Copies of everything that a step changes, by name: what a checkpoint keeps."""
-        return {name: array.copy() for name, array in self._state.items()}
+        return self._state.copies()
 
     def load_state(self, state: Mapping[str, Array]) -> None:
         """Goes on from what `state` returned. Raises StateError for arrays that do not fit."""
-        missing = [name for name in self._state if name not in state]
-        unknown = [name for name in state if name not in self._state]
+        now = self._state.given()
+        missing = [name for name in now if name not in state]
+        unknown = [name for name in state if name not in now]
         if missing or unknown:
             what = "lacks" if missing else "has the unknown"
             raise StateError(f"the state {what} {', '.join((missing or unknown)[:5])}")
-        for name, array in self._state.items():
+        for name, array in now.items():
             new = np.asarray(state[name])
             if new.shape != array.shape or new.dtype != array.dtype:
                 raise StateError(
                     f"the state `{name}` is {new.dtype}{list(new.shape)}, "
                     f"expected {array.dtype}{list(array.shape)}"
                 )
-        for name, array in self._state.items():
-            array[...] = state[name]
+        self._state.load(state)
 
     def weights(self, *, average: bool = False) -> dict[str, Array]:
         """All parameters of the model by path; with `average` those trained are their moving averages.
@@ -218,9 +227,8 @@ class Trainer:
         """
         if average and self.rule.ema is None:
             raise StateError("no moving average is kept: give the optimizer `ema=0.999`")
-        found = {}
+        found, now = {}, self.state()
         for info in self.model.parameters:
             name = f"ema.{info.path}" if average and info.path in self.step.trained else info.path
-            source = self._state if name in self._state else self._fixed
-            found[info.path] = source[name].copy()
+            found[info.path] = now[name] if name in now else self._fixed[name].copy()
         return found

@@ -29,11 +29,14 @@ FLAGS = (
     *("-I", str(HERE / "include")),
 )
 _KERNEL = re.compile(
-    r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\s*\('
+    r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s+)?'
+    r"(?:__cluster_dims__\((\d+), 1, 1\)\s+)?(\w+)\s*\("
 )
 _ALIGNED = re.compile(r"__shared__\s+alignas\((\d+)\)")  # g++ wants it elsewhere
 _DYNAMIC = re.compile(r"extern\s+__shared__\s+(?:__align__\(\d+\)\s+)?([\w\s]+?)\s+(\w+)\[\];")
 _PAGE = mmap.PAGESIZE
+_MAP_TYPES = {"f16": 6, "f32": 7, "f64": 8, "bf16": 9}
+_SWIZZLES = {0: 0, 32: 1, 64: 2, 128: 3}
 
 
 class EmulatorError(RuntimeError):
@@ -42,19 +45,19 @@ class EmulatorError(RuntimeError):
 
 def compile_source(source: str) -> bytes:
     """The shared object of a program: `emulated_launch` of machine.h and its kernels. Cached on disk."""
-    names = list(dict.fromkeys(_KERNEL.findall(source)))
+    clusters = {name: int(size or 1) for size, name in _KERNEL.findall(source)}
     text = _ALIGNED.sub(r"__shared__ __align__(\1)", source)
     text = _DYNAMIC.sub(r"\1* \2 = (\1*)machine::dynamic_shared();", text)
     entries = "".join(
         f'    {{"{n}", machine::Entry<&{n}>::invoke, machine::Entry<&{n}>::sizes, '
-        f"machine::Entry<&{n}>::count}},\n"
-        for n in names
+        f"machine::Entry<&{n}>::count, {size}}},\n"
+        for n, size in clusters.items()
     )
     visible = '__attribute__((visibility("default")))'
     text += (
         f'\nextern "C" {{ {visible} extern const machine::Kernel emulated_kernels[] = {{\n{entries}'
-        "    {nullptr, nullptr, nullptr, 0}};\n"
-        f"{visible} extern const size_t emulated_kernel_count = {len(names)}; }}\n"
+        "    {nullptr, nullptr, nullptr, 0, 1}};\n"
+        f"{visible} extern const size_t emulated_kernel_count = {len(clusters)}; }}\n"
     )
     digest = hashlib.sha256(text.encode())
     for path in sorted(HERE.rglob("*.*")):
@@ -137,6 +140,26 @@ class Emulated:
         ):
             raise EmulatorError(self.library.emulated_error().decode())
 
+    def tensor_map(self, map: TensorMap, base: int, env: Mapping[str, int]) -> bytes:
+        """What a launch is given for a map of memory at `base`. Raises EmulatorError where the driver refuses it."""
+        shape = [evaluate(d, env) for d in map.shape]
+        strides = [evaluate(d, env) for d in map.strides]
+        encoded = ctypes.create_string_buffer(128)
+        if 0 in shape:  # nothing is copied from it (cuda_frame.c)
+            return encoded.raw
+        if not self.library.emulated_tensor_map(
+            encoded,
+            _MAP_TYPES[map.dtype],
+            len(shape),
+            base,
+            (ctypes.c_uint64 * len(shape))(*shape),
+            (ctypes.c_uint64 * len(shape))(*strides),
+            (ctypes.c_uint32 * len(shape))(*map.box),
+            _SWIZZLES[map.swizzle],
+        ):
+            raise EmulatorError(f"the driver refuses {map}")
+        return encoded.raw
+
 
 class _Kernel(ctypes.Structure):
     _fields_ = (
@@ -144,6 +167,7 @@ class _Kernel(ctypes.Structure):
         ("invoke", ctypes.c_void_p),
         ("sizes", ctypes.POINTER(ctypes.c_size_t)),
         ("arguments", ctypes.c_size_t),
+        ("cluster", ctypes.c_uint),
     )
 
 
@@ -155,6 +179,10 @@ def _load(image: bytes) -> ctypes.CDLL:
         library = ctypes.CDLL(file.name, mode=os.RTLD_NOW | os.RTLD_LOCAL)
     library.emulated_kernel.restype = ctypes.POINTER(_Kernel)
     library.emulated_error.restype = ctypes.c_char_p
+    library.emulated_tensor_map.argtypes = (
+        *(ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p),
+        *(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int),
+    )
     return library
 
 
@@ -206,7 +234,8 @@ def run(
 
     def value(argument: Address | TensorMap | DimLike, env: Mapping[str, int]) -> int | bytes:
         if isinstance(argument, TensorMap):
-            raise NotImplementedError("tensor maps")
+            base = memory[argument.base.space][argument.base.index].address
+            return emulated.tensor_map(argument, base + evaluate(argument.base.offset, env), env)
         if isinstance(argument, Address):
             base = memory[argument.space][argument.index].address
             return base + evaluate(argument.offset, env)

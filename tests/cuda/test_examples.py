@@ -9,6 +9,7 @@ from graphc import driver, frontend
 from graphc.artifact.cuda.target import parse_cuda_target
 from graphc.artifact.cuda.toolchain import compile_source
 from graphc.lowering.cuda.generate import generate_device
+from graphc.passes import pipeline
 from tests.cuda.fake import emulated
 from tests.cuda.sass import resources
 from tests.examples.test_compiled import compare
@@ -39,7 +40,7 @@ def test_equals_its_twin_and_writes_nowhere_else(name: str) -> None:
 def test_compiles_for_each_kind_of_gpu_without_one(name: str) -> None:
     model = frontend.load(EXAMPLES / f"{name}.nn", settings=CASES[name].settings)
     weights = frontend.initialise(model.parameters, 0)
-    graph, _ = driver.optimise(model.graph)
+    graph, _ = driver.optimise(model.graph, keep=pipeline.device_kernels)
     plain = ""
     for arch in ("sm_80", "sm_90", "sm_90a"):
         target = parse_cuda_target(f"cuda:{arch}")

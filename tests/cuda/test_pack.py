@@ -42,8 +42,9 @@ def test_build_unpack_run(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "results.json").read_text())["workloads"]
-    assert list(results) == ["gemm-64", "attention-s64-d64", "softmax", "norm", "lenet"]
+    names = ["gemm-64", "attention-s64-d64", "softmax", "norm", "lenet"]
+    assert list(results) == [*names, "attention-both-ways-s64-d64", "train-mlp-b3-f32"]
     for name, row in results.items():
         assert "errors" not in row, (name, row)
         assert row["right"] and row["ours us"] > 0 and row["eager us"] > 0, (name, row)
-    assert done.stdout.splitlines()[-1].startswith("| lenet | yes |")
+    assert done.stdout.splitlines()[-1].startswith("| train-mlp-b3-f32 | yes |")

@@ -407,6 +407,14 @@ def _attention(rng: Rng) -> Sample:
     return o.Attention(0.5, bool(rng.random() < 0.5)), arrays
 
 
+def _attention_gradient(rng: Rng) -> Sample:
+    op, (q, k, v, *mask) = _attention(rng)
+    assert isinstance(op, o.Attention)
+    (y,) = op.evaluate(q, k, v, *mask)
+    given = array(rng, DType.from_numpy(y.dtype), y.shape)
+    return o.AttentionGradient(op.scale, op.causal), [q, k, v, y, given, *mask]
+
+
 def _resize(rng: Rng) -> Sample:
     mode = str(rng.choice(["nearest", "bilinear"]))
     rank = 2 if mode == "bilinear" else _int(rng, 1, 2)
@@ -531,6 +539,7 @@ SAMPLES: dict[str, Callable[[Rng], Sample]] = {
     "variance": _variance,
     "group_norm": _group_norm,
     "attention": _attention,
+    "attention_gradient": _attention_gradient,
     "resize": _resize,
     "fusion": _fusion,
     "scan": _scan,

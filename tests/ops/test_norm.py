@@ -149,12 +149,13 @@ def test_named_dims_decompose() -> None:
         (o.GroupNorm(2, 1e-5, True), [t(N, T, T, 4)]),
         (o.BatchNorm(1, 1e-5), [t(N, 3, T), t(3), t(3)]),
         (o.Attention(1.0, True), [t(N, 2, T, 8)] * 3),
+        (o.AttentionGradient(1.0, True), [t(N, 2, T, 8)] * 5),
     ]
     for op, types in cases:
         b = GraphBuilder("g")
         values = [b(o.Input(str(i), x.dtype, x.shape)) for i, x in enumerate(types)]
-        (y,) = op.decompose(b, *values) or ()
-        assert (b.type_of(y),) == op.infer(*types)
+        found = op.decompose(b, *values) or ()
+        assert tuple(map(b.type_of, found)) == op.infer(*types)
         assert not isinstance(op.flops(types, op.infer(*types)), int)
 
 
@@ -204,6 +205,8 @@ Q = t(N, 2, T, 8)
         (o.Attention(1.0), [Q, Q, Q, t(N, 2, T, 5)], "E0202", 3),
         (o.Attention(1.0), [Q, Q, Q, t(N, 1, 1, T, dtype=DType.I64)], "E0206", 3),
         (o.Attention(1.0), [Q, Q, Q, t(T, T)], "E0205", 3),
+        (o.AttentionGradient(1.0), [Q] * 4, "E0201", None),
+        (o.AttentionGradient(1.0), [Q, Q, Q, Q, t(N, 2, T, 9)], "E0203", 4),
     ],
 )
 def test_operands_that_do_not_fit(

@@ -20,6 +20,7 @@ class CudaHandle(capi.Handle):
         self, library: str, weights: str, interface: str, *, debug: bool, device: int
     ) -> None:
         """Loads the library and opens the model. Raises what `capi.Handle` does."""
+        self._allocated: set[int] = set()
         super().__init__(library, weights, interface, 0, debug, device)
         lib, address, size = self._lib, ctypes.c_void_p, ctypes.c_size_t
         for name, arguments in (
@@ -43,11 +44,23 @@ class CudaHandle(capi.Handle):
         """Device memory; 0 for no bytes. Raises ModuleMemoryError."""
         at = ctypes.c_void_p()
         self.check(self._lib.graphc_device_allocate(self.pointer, size, ctypes.byref(at)))
-        return at.value or 0
+        address = at.value or 0
+        self._allocated.add(address)
+        return address
 
     def free(self, address: int) -> None:
         """Gives device memory back."""
-        self._lib.graphc_device_free(self.pointer, address)
+        if (
+            self.pointer is not None
+        ):  # else it went with the model, both being part of one cycle of garbage
+            self._allocated.discard(address)
+            self._lib.graphc_device_free(self.pointer, address)
+
+    def __del__(self) -> None:
+        if self.pointer is not None:
+            for address in sorted(self._allocated - {0}):
+                self.free(address)
+        super().__del__()
 
     def copy(self, to: int, source: int, size: int, stream: int) -> None:
         """Copies between host and device behind what is in a stream, and waits for it."""

@@ -113,7 +113,12 @@ int graphc_tensor_map(CUtensorMap *map, CUdeviceptr base, int dtype, int rank, c
     uint64_t sizes[5] = {0}, steps[5] = {0};
     uint32_t ones[5] = {1, 1, 1, 1, 1};
     int swizzles = swizzle == 128 ? 3 : swizzle == 64 ? 2 : swizzle == 32 ? 1 : 0;
-    for (int i = 0; i < rank; i++) sizes[i] = (uint64_t)shape[i];
+    for (int i = 0; i < rank; i++) {
+        sizes[i] = (uint64_t)shape[i];
+        if (sizes[i]) continue;
+        *map = (CUtensorMap){{0}}; /* there is nothing to copy, and the driver wants no empty tensor */
+        return GRAPHC_OK;
+    }
     for (int i = 0; i + 1 < rank; i++) steps[i] = (uint64_t)strides[i];
     return graphc_cuda_check(graphc_cuda.TensorMapEncodeTiled(map, types[dtype], (uint32_t)rank, (void *)base, sizes,
                                                               steps, box, ones, 0, swizzles, 2, 0),

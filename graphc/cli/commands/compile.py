@@ -10,6 +10,7 @@ import click
 
 import graphc
 from graphc.artifact import open_compiled
+from graphc.artifact.cuda.target import is_cuda
 from graphc.cli import terminal
 from graphc.cli.command import graphc_command
 from graphc.cli.options import json_option, model_options
@@ -67,14 +68,21 @@ def command(
     Named dims stay open unless --dim fixes them: one module serves any batch size.
     """
     start = time.perf_counter()
-    if train and precision != "f32":
+    if train and precision != "f32" and not is_cuda(target):
         raise click.UsageError("a training step is computed in f32: leave --precision out")
     with terminal.progress(not as_json) as stage:
         stage("reading the model")
         loaded = graphc.load(file, model=model, dims=dims, **settings)
         terminal.show_diagnostics(() if as_json else loaded.warnings)
         if train:
-            step = Trainer(loaded, weights, target=target, evaluation=False, progress=stage)
+            step = Trainer(
+                loaded,
+                weights,
+                target=target,
+                precision=precision,
+                evaluation=False,
+                progress=stage,
+            )
             folder = step.save(output)
             module = open_compiled(folder)
         else:

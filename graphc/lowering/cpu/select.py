@@ -21,6 +21,7 @@ from graphc.lowering.cpu.families.recurrence.kernel import select_cell
 from graphc.lowering.cpu.families.tile.select import select_tiles
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.generic import columns, map, reduce, rows, scatter
+from graphc.lowering.cpu.generic.sort import select_sort
 from graphc.lowering.cpu.kernel import Kernel
 from graphc.lowering.cpu.loop import select_scan
 from graphc.lowering.cpu.sizes import of_any_size
@@ -49,6 +50,9 @@ def select(fusion: Fusion, static: frozenset[int], target: CpuTarget) -> Kernel:
     scattered = scatter.root_of(fusion)
     if scattered is not None:
         return scatter.kernel(fusion, scattered, target)
+    sort = select_sort(fusion, target)
+    if sort is not None:
+        return sort
     if columns.accepts(fusion, target):
         return columns.kernel(fusion, target)
     if map.accepts(fusion, target):

@@ -33,10 +33,13 @@ if TYPE_CHECKING:
     from graphc.lowering.cuda.emitter import CudaEmitter, Run
 
 _BLOCK = 256  # terms of a block
-_LONG = 1024  # terms from which on blocks pay
+LONG = 1024  # terms from which on blocks pay
+SHORT = 32
+"""Terms of reductions that may be written out one by one."""
+
 _UNROLLED = 32  # elements of a row that a thread keeps in registers
 _COMBINE = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "all": "min", "any": "max"}
-_OPERATION = {
+OPERATION = {
     "add": "graphc_add",
     "mul": "graphc_mul",
     "max": "graphc_maximum",
@@ -145,11 +148,11 @@ class Team:
     def combined(self, operation: str, value: Expr) -> Expr:
         """What all threads' values come to."""
         dtype = dtype_of(value)
-        name = f"graphc_team<{self.threads}, {_OPERATION[operation]}>"
+        name = f"graphc_team<{self.threads}, {OPERATION[operation]}>"
         return named(pure(name, dtype, value))
 
 
-class _Accumulator:
+class Accumulator:
     """A value that takes terms; `long` sums of floats by way of blocks."""
 
     def __init__(self, kind: str, dtype: DType, long: bool) -> None:
@@ -194,12 +197,16 @@ def accumulate(
     total = product(extents)
     team = e.team
     each = total if team is None or not isinstance(total, int) else -(-total // team.threads)
-    into = _Accumulator(kind, dtype, not isinstance(each, int) or each > _LONG)
+    into = Accumulator(kind, dtype, not isinstance(each, int) or each > LONG)
     if total == 0:
-        return _finished(kind, into.start, dtype)
+        return finished(kind, into.start, dtype)
     if team is None:
-        _serial(e, extents, body, into)
-        return _finished(kind, into.result(), dtype)
+        if e.unrolled and isinstance(total, int) and total <= SHORT:
+            for k in range(total):
+                into.add(e.lift(body(unflatten(k, extents))))
+        else:
+            _serial(e, extents, body, into)
+        return finished(kind, into.result(), dtype)
 
     def terms(positions: Sequence[DimLike], valid: Expr | None) -> None:
         for position in positions:
@@ -211,17 +218,18 @@ def accumulate(
             into.add(term)
 
     team.each(total, terms)
-    return _finished(kind, team.combined(into.operation, into.result()), dtype)
+    return finished(kind, team.combined(into.operation, into.result()), dtype)
 
 
-def _serial(e: CudaEmitter, extents: Sequence[DimLike], body: Body, into: _Accumulator) -> None:
+def _serial(e: CudaEmitter, extents: Sequence[DimLike], body: Body, into: Accumulator) -> None:
     with ExitStack() as stack:
         stack.enter_context(e.neighbours(None))
         k = [stack.enter_context(e.serial(extent)) for extent in extents]
         into.add(e.lift(body(k)))
 
 
-def _finished(kind: str, value: Expr, dtype: DType) -> Expr:
+def finished(kind: str, value: Expr, dtype: DType) -> Expr:
+    """What an accumulator came to, in the type of results."""
     if kind in ("all", "any"):
         import tvm.tirx as tx
 

@@ -12,10 +12,20 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from graphc.lowering.cuda.emit import CLUSTER
+
 __all__ = ["prelude", "text_of"]
 
 
-_TEXTS = ("prelude.cuh", "multiply.cuh", "attend.cuh")
+_TEXTS = (
+    "prelude.cuh",
+    "multiply.cuh",
+    "attend.cuh",
+    "attend_back.cuh",
+    "attend_back_plain.cuh",
+    "scatter.cuh",
+    "sort.cuh",
+)
 
 
 @cache
@@ -55,7 +65,9 @@ def _kernel_text(function: Any) -> str:
     declared = text.index('extern "C" __global__')
     defined = text.index('extern "C" __global__', declared + 1)
     # Naming the least number of blocks (one) makes ptxas use the registers that there are instead of spilling some.
-    bounded = re.sub(
-        r"__launch_bounds__\((\d+)\)", r"__launch_bounds__(\1, 1)", text[defined:], count=1
+    cluster = int(function.attrs[CLUSTER])
+    bounds = r"__launch_bounds__(\1, 1)" + (
+        f" __cluster_dims__({cluster}, 1, 1)" if cluster > 1 else ""
     )
+    bounded = re.sub(r"__launch_bounds__\((\d+)\)", bounds, text[defined:], count=1)
     return bounded.strip() + "\n\n"

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from graphc.ir.dim import DimLike, product
 from graphc.ir.graph import GraphBuilder, Node, Value
-from graphc.lowering.cuda import tiles
-from graphc.lowering.cuda.emit import VECTOR_BYTES, Expr, named
+from graphc.lowering.cuda import split, tiles
+from graphc.lowering.cuda.emit import VECTOR_BYTES, Expr, named, pure
 from graphc.lowering.cuda.emitter import CudaEmitter, divides
 from graphc.lowering.cuda.epilogue import Epilogue, border
 from graphc.lowering.cuda.io import Kernel, KernelIO, Stage
@@ -21,7 +21,10 @@ from graphc.lowering.generic.strides import Axis, Product, read_product, spread,
 from graphc.lowering.packing import Packing
 from graphc.ops import DotGeneral, Fusion, Pad, Reshape, Transpose
 
-__all__ = ["pack_rows", "select_product"]
+__all__ = ["TileAt", "batch_position", "pack_rows", "select_product", "spread_axis"]
+
+SLOW_COLUMNS = 64
+"""Columns of a panel of a tile whose K is the slow dimension: tiles have as many at least."""
 
 _FEW = 4  # rows that are too few for tiles
 
@@ -69,7 +72,10 @@ def select_product(
     def loader(at: TileAt, side: int) -> Expr:
         return matrix_loader(at, slots[side], side, shape, units, slots[side] in packing)
 
-    return product_kernel(fusion, root, shape, units, loader, packing)
+    turned = any(slow_in_chunks((shape.m, shape.n)[s], s, shape, units) for s in (0, 1))
+    return product_kernel(
+        fusion, root, shape, units, loader, packing, least=SLOW_COLUMNS if turned else 0
+    )
 
 
 def pack_rows(b: GraphBuilder, x: Value, row: int) -> Value:
@@ -114,44 +120,64 @@ def product_kernel(
     units: Units,
     loader: Callable[[TileAt, int], Expr],
     packing: dict[int, Packing],
+    family: str = "matmul",
+    least: int = 0,
 ) -> Kernel:
-    """The kernel of a root that is a product; `loader(at, side)` makes those of the left (0) and right operand."""
+    """The kernel of a root that is a product; `loader(at, side)` makes those of the left (0) and right operand.
+
+    Tiles have at least `least` rows and columns.
+    """
     m, n = shape.m.extent, shape.n.extent
     batch = product(ax.extent for ax in shape.batch)
-    tile = tiles.choose(m, n, batch, units)
+    steps = (shape.k.extent + (units.depth - 1)) // units.depth
+    cut = split.choose(m, n, batch, steps, units, least)
+    tile, parts = cut.tile, cut.parts
     tiles_m, tiles_n = (m + (tile.m - 1)) // tile.m, (n + (tile.n - 1)) // tile.n
 
     def emit(io: KernelIO) -> None:
         epilogue = Epilogue(fusion.body, root, io)
         e = epilogue.e
-        x, y, _ = io.thread.block
+        x, y, z = io.thread.block
         block, number = e.bound(x, 0, tiles_m * tiles_n - 1), e.bound(y, 0, batch - 1)
         down = e.bound(e.expr(block % tiles_m), 0, tiles_m - 1)
         across = e.bound(e.expr(block // tiles_m), 0, tiles_n - 1)
-        indices = tuple(_batch(e, number, shape.batch))
+        indices = tuple(batch_position(e, number, shape.batch))
         here = TileAt(io, e, tile, (down * tile.m, across * tile.n), indices)
         at: list[DimLike] = [0] * root.types[0].rank
         for axis, index in zip(shape.batch, indices, strict=True):
-            _spread(e, index, axis, root, at)
+            spread_axis(e, index, axis, root, at)
 
         def store(row: DimLike, columns: Sequence[DimLike], values: Sequence[Expr]) -> None:
-            _spread(e, row, shape.m, root, at)
+            spread_axis(e, row, shape.m, root, at)
             places = []
             for column in columns:
                 place = list(at)
                 spread(column, shape.n, root.types[0].shape, place)
                 places.append(place)
-            epilogue.store_run(places, [named(v) for v in values])
+            if parts == 1:
+                epilogue.store_run(places, [named(v) for v in values])
+                return
+            assert io.scratch is not None
+            for place, value in zip(places, values, strict=True):
+                split.kept(e, io.scratch, root, part, place, value)
 
-        steps = (shape.k.extent + (units.depth - 1)) // units.depth
-        loaders = loader(here, 0), loader(here, 1)
-        tiles.emit(e, io, units, tile, loaders, steps, here.first, (m, n), store)
+        loaders, count = (loader(here, 0), loader(here, 1)), steps
+        part: DimLike = 0
+        if parts > 1:
+            part = e.bound(z, 0, parts - 1)
+            loaders, count = split.part_of(e, part, parts, loaders, steps)
+        tiles.emit(e, io, units, tile, loaders, count, here.first, (m, n), store)
 
-    stage = Stage(emit, (tiles_m * tiles_n, batch, 1), tile.threads, tile.shared_bytes)
-    return Kernel("matmul", (*border(fusion.body, root), stage), packing=packing)
+    stages = [Stage(emit, (tiles_m * tiles_n, batch, parts), tile.threads, tile.shared_bytes)]
+    if parts > 1:
+        stages.append(split.added(fusion.body, root, parts))
+    scratch = root.types[0].size * 4 * parts if parts > 1 else 0
+    return Kernel(family, (*border(fusion.body, root), *stages), scratch, packing)
 
 
-def _spread(e: CudaEmitter, position: DimLike, axis: Axis, root: Node, at: list[DimLike]) -> None:
+def spread_axis(
+    e: CudaEmitter, position: DimLike, axis: Axis, root: Node, at: list[DimLike]
+) -> None:
     """Writes a merged axis' position to the result dims it stands for, each named once."""
     spread(position, axis, root.types[0].shape, at)
     if len(axis.dims) > 1:
@@ -159,7 +185,7 @@ def _spread(e: CudaEmitter, position: DimLike, axis: Axis, root: Node, at: list[
             at[d] = e.bound(e.expr(at[d]), 0, root.types[0].shape[d] - 1)
 
 
-def _batch(e: CudaEmitter, number: DimLike, axes: Sequence[Axis]) -> list[DimLike]:
+def batch_position(e: CudaEmitter, number: DimLike, axes: Sequence[Axis]) -> list[DimLike]:
     """The position along each batch axis."""
     found: list[DimLike] = []
     rest = number
@@ -172,6 +198,14 @@ def _batch(e: CudaEmitter, number: DimLike, axes: Sequence[Axis]) -> list[DimLik
         found.append(e.bound(e.expr(rest % size), 0, size - 1))
         rest = e.bound(e.expr(rest // size), 0, before - 1)
     return found[::-1]
+
+
+def slow_in_chunks(axis: Axis, side: int, shape: Product, units: Units) -> bool:
+    """Whether an operand's K is its slow dimension and its rows come in chunks of 16 bytes of 16-bit elements."""
+    *outer, stride, along = [(ax.lhs, ax.rhs)[side] for ax in (*shape.batch, axis, shape.k)]
+    chunk = VECTOR_BYTES // units.bytes
+    whole = all(divides(chunk, s) for s in (along, *outer, axis.extent))
+    return units.bytes == 2 and stride == 1 and along != 1 and whole
 
 
 def matrix_loader(
@@ -191,5 +225,9 @@ def matrix_loader(
     if along == 1 and regular and at.io.alignment == VECTOR_BYTES:
         depth = e.expr((k + (units.depth - 1)) // units.depth * units.depth if packed else k)
         return tiles.rows(units, size, at.tile, base, e.expr(stride), left, depth)
+    if slow_in_chunks(axis, side, shape, units) and at.io.alignment == VECTOR_BYTES:
+        source = f"graphc_matrix_source<{units.element}>"
+        sizes = (e.wide(along), e.wide(axis.extent - first), e.wide(k))
+        return tiles.slow(units, size, at.tile, pure(source, "int32", base, *sizes), True)
     strides = e.expr(stride), e.expr(along)
     return tiles.elements(units, size, at.tile, base, strides, left, e.expr(k), along != 1)

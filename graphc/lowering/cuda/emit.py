@@ -8,7 +8,7 @@ TVM's simplifier (see `build.py`), so that a name bound here is a variable there
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ __all__ = [
     "cast",
     "const",
     "dtype_of",
+    "either",
     "equal",
     "evaluate",
     "i32",
@@ -41,6 +42,9 @@ __all__ = [
 
 Expr = Any
 """A TVM primitive expression (TVM ships no types)."""
+
+CLUSTER = "graphc.cluster"
+"""The attribute of a kernel that says how many blocks along x run together."""
 
 VECTOR_BYTES = 16
 """What one thread moves with one instruction, and the alignment of every operand and result."""
@@ -155,7 +159,15 @@ def to_storage(value: Expr, dtype: DType) -> Expr:
     if dtype is DType.BOOL:
         return cast(value, "uint8")
     if dtype in _HALF:
-        return pure(f"graphc_narrow_{_HALF[dtype]}", "uint16", value)
+        return pure(f"graphc_narrow_{_HALF[dtype]}", "uint16", _unrounded(value, dtype))
+    return value
+
+
+def _unrounded(value: Expr, dtype: DType) -> Expr:
+    """What a value was before it was rounded to half precision, as it will be when it is stored."""
+    arguments: Sequence[Expr] = getattr(value, "args", ())
+    if len(arguments) == 2 and getattr(arguments[0], "value", "") == f"graphc_round_{_HALF[dtype]}":
+        return arguments[1]
     return value
 
 
@@ -193,11 +205,24 @@ class Memory:
         """A pointer to the element at a position."""
         return _t().address_of(self._at(position))
 
-    def fetch(self, position: Expr, count: int, alignment: int = VECTOR_BYTES) -> Array:
-        """`count` neighbours from a position on, whose address is a multiple of their bytes or of `alignment`."""
+    def fetch(
+        self,
+        position: Expr,
+        count: int,
+        alignment: int = VECTOR_BYTES,
+        holds: Expr | None = None,
+    ) -> Array:
+        """`count` neighbours from a position on, whose address is a multiple of their bytes or of `alignment`.
+
+        Where there is a condition that does not hold, they are zeros, and nothing is read.
+        """
         array = Array(count, self.dtype)
         for first, size in self._pieces(count, alignment):
-            call(f"graphc_copy_{size}", array.address(i32(first)), self.address(position + first))
+            ends = array.address(i32(first)), self.address(position + first)
+            if holds is None:
+                call(f"graphc_copy_{size}", *ends)
+            else:
+                call(f"graphc_copy_{size}_if", holds, *ends)
         return array
 
     def put(self, position: Expr, array: Array, alignment: int = VECTOR_BYTES) -> None:
@@ -219,6 +244,18 @@ class Array(Memory):
     def __init__(self, count: int, dtype: DType) -> None:
         super().__init__(_t().alloc_buffer((count,), storage(dtype), scope="local"), dtype)
         object.__setattr__(self, "count", count)
+
+    def store_all(self, values: Sequence[Expr]) -> None:
+        """Replaces all elements: in half precision two at a time, which is twice as fast."""
+        if self.dtype not in _HALF or self.count % 2:
+            for i, value in enumerate(values):
+                self.store(i32(i), value)
+            return
+        name = f"graphc_narrow_two_{_HALF[self.dtype]}"
+        for i in range(0, self.count, 2):
+            call(
+                name, self.address(i32(i)), *(_unrounded(v, self.dtype) for v in values[i : i + 2])
+            )
 
     count: int
 
@@ -264,6 +301,16 @@ def when(condition: Expr) -> Iterator[None]:
 
 
 @contextmanager
+def either(
+    condition: Expr,
+) -> Iterator[tuple[AbstractContextManager[Any], AbstractContextManager[Any]]]:
+    """Two bodies, to be opened in turn: the first runs where a condition holds, the second where it does not."""
+    t = _t()
+    with t.If(condition):
+        yield t.Then(), t.Else()
+
+
+@contextmanager
 def loop(extent: int | Expr, *, unroll: bool = False) -> Iterator[Expr]:
     """A loop over `range(extent)`; the index has the extent's type, int32 for an int."""
     t = _t()
@@ -290,8 +337,10 @@ class Kernel:
     function: Any
     thread: Thread
 
-    def __init__(self, memory: Mapping[str, Memory], dims: Mapping[str, Expr]) -> None:
-        self.memory, self.dims = dict(memory), dict(dims)
+    def __init__(
+        self, memory: Mapping[str, Memory], dims: Mapping[str, Expr], maps: Sequence[Expr]
+    ) -> None:
+        self.memory, self.dims, self.maps = dict(memory), dict(dims), tuple(maps)
 
 
 @contextmanager
@@ -300,30 +349,35 @@ def kernel(
     pointers: Mapping[str, DType],
     dims: Sequence[str],
     threads: int,
+    maps: int = 0,
+    cluster: int = 1,
 ) -> Iterator[Kernel]:
-    """Opens the definition of `extern "C" __global__ void name(pointers..., int64 dims...)`.
+    """Opens the definition of `extern "C" __global__ void name(pointers..., int64 dims..., tensor maps...)`.
 
     Args:
         name: the symbol.
         pointers: parameter -> element type. No two reach the same memory.
         dims: int64 parameters, which follow the pointers.
         threads: of a block.
+        maps: how many tensor maps follow.
+        cluster: blocks along x that run together.
     """
     from tvm.script.ir_builder import IRBuilder
 
     t = _t()
     with IRBuilder() as builder, t.prim_func(is_private=False):
         t.func_name(name)
-        t.func_attr({"tirx.noalias": True, "global_symbol": name})
+        t.func_attr({"tirx.noalias": True, "global_symbol": name, CLUSTER: cluster})
         handles = {p: t.arg(p, t.handle(storage(d))) for p, d in pointers.items()}
         extents = {d: t.arg(d, t.int64()) for d in dims}
+        described = [t.arg(f"map{i}", t.handle("tensormap")) for i in range(maps)]
         sizes = t.int64(1 << 46), t.int32(2**31 - 1)  # never used: positions are flat
         buffers = {
             p: [t.decl_buffer((size,), storage(d), data=handles[p]) for size in sizes]
             for p, d in pointers.items()
         }
         memory = {p: Memory(wide, pointers[p], narrow) for p, (wide, narrow) in buffers.items()}
-        result = Kernel(memory, extents)
+        result = Kernel(memory, extents, described)
         big = t.int32(1 << 30)  # never used either: the launch has the grid
         with (
             t.launch_thread("blockIdx.x", big) as x,

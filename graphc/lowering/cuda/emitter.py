@@ -37,7 +37,7 @@ from graphc.lowering.cuda.emit import (
     when,
 )
 from graphc.lowering.cuda.io import KernelIO
-from graphc.lowering.generic.index import Condition, Space, flatten, linear
+from graphc.lowering.generic.index import Condition, Space, Test, flatten, linear
 from graphc.lowering.generic.inline import Index, SymbolicEmitter, is_index
 
 _INT32 = 2**31 - 1
@@ -51,12 +51,22 @@ class Run:
     count: int
 
 
+@dataclass(frozen=True)
+class _Where:
+    """What must hold for loads to read anything, and the scope in which what they read is known."""
+
+    tests: tuple[Test, ...]
+    holds: Expr
+    level: int
+
+
 class CudaEmitter(SymbolicEmitter):
     """Writes into the kernel that is open.
 
     Attributes:
         env: symbol -> TIR expression.
         team: threads that share a reduction now; None where each is on its own.
+        unrolled: whether short reductions are written out, and branches in them done without.
     """
 
     def __init__(
@@ -66,7 +76,9 @@ class CudaEmitter(SymbolicEmitter):
         self.io = io
         self.env: dict[str, Expr] = dict(io.dims)
         self.team: Team | None = None
+        self.unrolled = False
         self._run: Run | None = None
+        self._where: _Where | None = None
         self._fault_ids = dict(fault_ids or {})
         self._sizes: dict[DimLike, float] = {}
 
@@ -191,17 +203,22 @@ class CudaEmitter(SymbolicEmitter):
         """Operand `slot` at `index`, with its neighbours where they are on."""
         position = flatten(index, type.shape)
         memory = self.io.operands[slot]
-        run = self._run
+        run, where = self._run, self._where
         if run is not None:
-            known = self.recall(("loaded", slot, position))
+            tests = None if where is None else where.tests
+            known = self.recall(("loaded", slot, position, tests))
             if known is not None:
                 return known
-            if self._starts_run(position, type, run):
-                array = memory.fetch(self.expr(position), run.count, self.io.alignment)
-                for i in range(run.count):
+            starts = self._starts_run(position, type, run)
+            if starts or where is not None:
+                count = run.count if starts else 1
+                holds = None if where is None else where.holds
+                array = memory.fetch(self.expr(position), count, self.io.alignment, holds)
+                memo = self._memo[-1 if where is None else where.level]
+                for i in range(count):
                     value = self.wrap(named(array.load(const(i, "int32"))))
-                    self.remember(("loaded", slot, position + i), value)
-                return self.recall(("loaded", slot, position))
+                    memo["loaded", slot, position + i, tests] = value
+                return memo["loaded", slot, position, tests]
         return self.wrap(named(memory.load(self.expr(position))))
 
     def _starts_run(self, position: DimLike, type: TensorType, run: Run) -> bool:
@@ -258,6 +275,8 @@ class CudaEmitter(SymbolicEmitter):
         return select(condition, a, b)
 
     def _branch(self, condition: Expr, a: Callable[[], Expr], otherwise: Expr) -> Expr:
+        if self.unrolled and self._run is not None and isinstance(condition, Condition):
+            return self._straight(condition, a, otherwise)
         result = Variable(self.lift(otherwise))
         with when(self.condition(condition)), self.scope(), self.together(None):
             if isinstance(condition, Condition):
@@ -266,6 +285,25 @@ class CudaEmitter(SymbolicEmitter):
             else:
                 result.set(self.lift(a()))
         return named(result.get())
+
+    def _straight(self, condition: Condition, a: Callable[[], Expr], otherwise: Expr) -> Expr:
+        """A branch without a jump, so that neighbours share its loads, which read nothing where it is not taken."""
+        import tvm.tirx as tx
+
+        # In memory: TVM looks into what names are bound to, and stumbles over casts of large positions.
+        before, holds = self._where, Variable(self.condition(condition)).get()
+        tests = condition.tests
+        if before is None:
+            self._where = _Where(tests, holds, len(self._memo) - 1)
+        else:
+            both = named(tx.And(before.holds, holds))
+            self._where = _Where((*before.tests, *tests), both, before.level)
+        try:
+            with self.scope(), self.space.assuming(condition):
+                value = self.lift(a())
+        finally:
+            self._where = before
+        return named(select(holds, value, self.lift(otherwise)))
 
     def _check(self, value: DimLike, limit: DimLike) -> DimLike:
         """Records a fault for an index out of range, and clamps it.

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from graphc.ir.dim import DimLike, product
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, Node
-from graphc.lowering.cuda.emit import Array, Expr, const, when
+from graphc.lowering.cuda.emit import Array, Expr, when
 from graphc.lowering.cuda.emitter import CudaEmitter, divides
 from graphc.lowering.cuda.io import KernelIO, Stage
 from graphc.lowering.generic.index import Condition, Space, compare, flatten, unflatten
@@ -77,8 +77,7 @@ class Epilogue:
         dense = all(place == first + j for j, (place, _) in enumerate(elements))
         if count > 1 and dense and divides(count, self.e.space.simplified(first)):
             array = Array(count, memory.dtype)
-            for j, (_, value) in enumerate(elements):
-                array.store(const(j, "int32"), value)
+            array.store_all([value for _, value in elements])
             memory.put(self.e.expr(first), array, self.io.alignment)
             return
         for place, value in elements:

@@ -1,11 +1,11 @@
-"""Attention on tensor cores, for operands in half precision and no mask but the causal one; see `attend.cuh`."""
+"""Attention on tensor cores, for operands in half precision and masks that lie in memory; see `attend.cuh`."""
 
 from __future__ import annotations
 
 from graphc.ir.dim import DimLike
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, Node
-from graphc.lowering.cuda.attention import strided
+from graphc.lowering.cuda.attention import Read, in_memory, mask_of, strided
 from graphc.lowering.cuda.emit import VECTOR_BYTES, Array, call, cast, const, loop, named, when
 from graphc.lowering.cuda.emitter import divides
 from graphc.lowering.cuda.epilogue import Epilogue, border
@@ -25,11 +25,12 @@ def select_flash(fusion: Fusion, root: Node, setting: Setting) -> Kernel | None:
     """A kernel for a fusion whose root is an `attention`, or None where tensor cores cannot compute it."""
     op, body = root.op, fusion.body
     assert isinstance(op, Attention)
-    if len(root.operands) > 3 or setting.alignment != VECTOR_BYTES:
+    hidden = [in_memory(body, mask) is None for mask in root.operands[3:]]
+    if any(hidden) or setting.alignment != VECTOR_BYTES:
         return None
-    read = [strided(body, value) for value in root.operands]
+    read = [strided(body, value) for value in root.operands[:3]]
     stored = {body.inputs[slot].types[0].dtype for slot, _ in read}
-    q, _, v = (body.type_of(value).shape for value in root.operands)
+    q, _, v = (body.type_of(value).shape for value in root.operands[:3])
     depth, width = q[3], v[3]
     if stored not in ({DType.BF16}, {DType.F16}) or not _fits(depth) or not _fits(width):
         return None
@@ -58,7 +59,7 @@ def _emit(
     root: Node,
     op: Attention,
     dtype: DType,
-    read: list[tuple[int, tuple[DimLike, ...]]],
+    read: list[Read],
     io: KernelIO,
 ) -> None:
     epilogue = Epilogue(body, root, io)
@@ -78,6 +79,7 @@ def _emit(
         return io.operands[slot].address(e.expr(place))
 
     causal = "true" if op.causal else "false"
+    mask = mask_of(e, io, body, next(iter(root.operands[3:]), None), (image, head))
     call(
         f"graphc_attend<graphc_{dtype}, {depth}, {width}, {causal}>",
         sums.address(e.expr(0)),
@@ -85,6 +87,7 @@ def _emit(
         *(e.wide(strides[2]) for _, strides in read),
         *(e.wide(size) for size in (first, queries, keys)),
         const(op.scale, "float32"),
+        mask,
     )
     thread = e.bound(io.thread.index, 0, _THREADS - 1)
     lane, warp = thread % 32, thread // 32

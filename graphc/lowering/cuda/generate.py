@@ -53,7 +53,8 @@ def generate_device(
     if precision in ("bf16", "f16"):
         graph = store_narrow(graph, DType(precision), lambda op, lhs, rhs, packed: True)
     static = static_nodes(graph)
-    setting = Setting("tf32" if precision == "tf32" else "f32")
+    product = "tf32" if precision == "tf32" else "f32"
+    setting = Setting(product, warp_groups=target.arch == "sm_90a")
     kernels: dict[int, Kernel] = {}
 
     def needs(node: Node) -> Needs:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from graphc.lowering.cuda.choice import Choice
     from graphc.lowering.cuda.loop import ScanLoop
 
-__all__ = ["Kernel", "KernelIO", "Setting", "Stage"]
+__all__ = ["Kernel", "KernelIO", "MapOf", "Setting", "Stage"]
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,24 @@ class Setting:
     Attributes:
         precision: what products of f32 multiply: `f32` or `tf32`.
         alignment: bytes of which every operand's and result's address is a multiple.
+        warp_groups: whether the GPU has tensor maps and products of warp groups (sm_90a).
     """
 
     precision: str = "f32"
     alignment: int = VECTOR_BYTES
+    warp_groups: bool = False
+
+
+@dataclass(frozen=True)
+class MapOf:
+    """A tensor map of an operand: `artifact.device.TensorMap`, with its slot for the base."""
+
+    slot: int
+    dtype: str
+    shape: tuple[DimLike, ...]
+    strides: tuple[DimLike, ...]
+    box: tuple[int, ...]
+    swizzle: int
 
 
 @dataclass(frozen=True)
@@ -44,6 +58,7 @@ class KernelIO:
             others follow in node order.
         scratch: bytes of the arena that the family asked for, as elements of its type, or None.
         alignment: bytes of which every operand's and result's address is a multiple.
+        maps: the stage's tensor maps, in order.
     """
 
     operands: tuple[Memory, ...]
@@ -54,6 +69,7 @@ class KernelIO:
     fault_base: Expr | int = 0
     scratch: Memory | None = None
     alignment: int = VECTOR_BYTES
+    maps: tuple[Expr, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +80,16 @@ class Stage:
         grid: blocks along x, y, z.
         threads: of a block.
         shared_bytes: dynamic shared memory of a block.
+        maps: tensor maps that it is given.
+        cluster: neighbouring blocks along x that run together.
     """
 
     emit: Callable[[KernelIO], None]
     grid: tuple[DimLike, DimLike, DimLike]
     threads: int
     shared_bytes: int = 0
+    maps: tuple[MapOf, ...] = ()
+    cluster: int = 1
 
 
 @dataclass(frozen=True, eq=False)

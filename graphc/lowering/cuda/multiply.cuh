@@ -112,7 +112,7 @@ struct graphc_windows {
   static constexpr int PER = ROWS * 8 / THREADS;
   const T *base;
   int height, width, depth;
-  int64_t start[PER]; /* the first pixel under the filter, in elements; meaningless for rows beyond the last */
+  const T *start[PER]; /* the first pixel under the filter; meaningless where it is not in the picture */
   int y[PER], x[PER];
   __device__ __forceinline__ graphc_windows(const void *base, int64_t first, int64_t pixels, int height, int width,
                                             int out_height, int out_width, int top, int left)
@@ -124,7 +124,41 @@ struct graphc_windows {
       int64_t row = pixel / out_width, image = row / out_height;
       x[i] = (int)(pixel - row * out_width) * SW - left;
       y[i] = inside ? (int)(row - image * out_height) * SH - top : -(1 << 29);
-      start[i] = ((image * height + y[i]) * width + x[i]) * CHANNELS;
+      start[i] = this->base + ((image * height + y[i]) * width + x[i]) * CHANNELS;
+    }
+  }
+  __device__ __forceinline__ void copy(unsigned char *tile, int step) const {
+    int chunk = (int)threadIdx.x % 8, k = step * (128 / (int)sizeof(T)) + chunk * (16 / (int)sizeof(T));
+    int tap = k / CHANNELS, channel = k % CHANNELS, dy = tap / KW * DH, dx = tap % KW * DW;
+    int64_t offset = ((int64_t)dy * width + dx) * CHANNELS + channel;
+#pragma unroll
+    for (int i = 0; i < PER; i++) {
+      bool inside = k < depth && (unsigned int)(y[i] + dy) < (unsigned int)height &&
+                    (unsigned int)(x[i] + dx) < (unsigned int)width;
+      const T *from = inside ? start[i] + offset : base;
+      graphc_cp_async_16(tile + graphc_swizzled((i * THREADS + (int)threadIdx.x) / 8, chunk), from, inside ? 16 : 0);
+    }
+  }
+};
+
+/* The same over pixels that lie LH and LW apart, with zeros between them: how cotangents go back through strides. */
+template <typename T, int ROWS, int THREADS, int CHANNELS, int KH, int KW, int SH, int SW, int DH, int DW, int LH, int LW>
+struct graphc_spread_windows {
+  static constexpr int PER = ROWS * 8 / THREADS;
+  const T *base;
+  int height, width;
+  int64_t start[PER]; /* the image's first pixel, in elements */
+  int y[PER], x[PER];
+  __device__ __forceinline__ graphc_spread_windows(const void *base, int64_t first, int64_t pixels, int height,
+                                                   int width, int out_height, int out_width, int top, int left)
+      : base((const T *)base), height(height), width(width) {
+#pragma unroll
+    for (int i = 0; i < PER; i++) {
+      int64_t pixel = first + (i * THREADS + (int)threadIdx.x) / 8;
+      int64_t row = pixel / out_width, image = row / out_height;
+      x[i] = (int)(pixel - row * out_width) * SW - left;
+      y[i] = pixel < pixels ? (int)(row - image * out_height) * SH - top : -(1 << 29);
+      start[i] = image * height * width * CHANNELS;
     }
   }
   __device__ __forceinline__ void copy(unsigned char *tile, int step) const {
@@ -132,11 +166,11 @@ struct graphc_windows {
     for (int i = 0; i < PER; i++) {
       int place = i * THREADS + (int)threadIdx.x, row = place / 8, chunk = place % 8;
       int k = step * (128 / (int)sizeof(T)) + chunk * (16 / (int)sizeof(T));
-      int tap = k / CHANNELS, channel = k % CHANNELS, dy = tap / KW * DH, dx = tap % KW * DW;
-      bool inside = k < depth && (unsigned int)(y[i] + dy) < (unsigned int)height &&
-                    (unsigned int)(x[i] + dx) < (unsigned int)width;
-      const T *from = inside ? base + start[i] + ((int64_t)dy * width + dx) * CHANNELS + channel : base;
-      graphc_cp_async_16(tile + graphc_swizzled(row, chunk), from, inside ? 16 : 0);
+      int tap = k / CHANNELS, down = y[i] + tap / KW * DH, right = x[i] + tap % KW * DW;
+      bool inside = k < KH * KW * CHANNELS && down >= 0 && right >= 0 && down % LH == 0 && right % LW == 0 &&
+                    down / LH < height && right / LW < width;
+      const T *from = base + start[i] + ((int64_t)(down / LH) * width + right / LW) * CHANNELS + k % CHANNELS;
+      graphc_cp_async_16(tile + graphc_swizzled(row, chunk), inside ? from : base, inside ? 16 : 0);
     }
   }
 };
@@ -172,11 +206,117 @@ struct graphc_window_elements {
   }
 };
 
+/* ---- Operands whose K is the slow dimension (gradients of weights): a `Source` says where element (k, column) is, null
+ * beyond the end. Of 16 bits, columns come in chunks of 16 bytes and lie as they come, [k][column] in panels of 64
+ * columns; others are turned on the way. ---- */
+
+template <typename T> struct graphc_matrix_source {
+  const T *base;
+  int64_t k_stride;
+  int columns, depth;
+  __device__ __forceinline__ graphc_matrix_source(const void *base, int64_t k_stride, int64_t columns, int64_t depth)
+      : base((const T *)base), k_stride(k_stride), columns(columns < (1 << 30) ? (int)columns : 1 << 30),
+        depth((int)depth) {}
+  __device__ __forceinline__ const T *at(int k, int column) const {
+    return k < depth && column < columns ? base + k * k_stride + column : nullptr;
+  }
+};
+
+/* Channels of the pixels of images of HEIGHT x WIDTH stored with a border, of which `start` is the first. */
+template <typename T, int HEIGHT, int WIDTH, int CHANNELS, int STORED_HEIGHT, int STORED_WIDTH>
+struct graphc_pixel_source {
+  const T *base;
+  int first, depth;
+  __device__ __forceinline__ graphc_pixel_source(const void *base, int64_t first, int64_t pixels)
+      : base((const T *)base), first((int)first), depth((int)pixels) {}
+  __device__ __forceinline__ const T *at(int k, int column) const {
+    int x = k % WIDTH, row = k / WIDTH, y = row % HEIGHT, image = row / HEIGHT;
+    if (k >= depth || first + column >= CHANNELS) return nullptr;
+    return base + (((int64_t)image * STORED_HEIGHT + y) * STORED_WIDTH + x) * CHANNELS + first + column;
+  }
+};
+
+/* What is under the taps of a filter at the same pixels: column is tap * CHANNELS + channel. */
+template <typename T, int HEIGHT, int WIDTH, int CHANNELS, int X_HEIGHT, int X_WIDTH, int KH, int KW, int SH, int SW,
+          int DH, int DW, int TOP, int LEFT>
+struct graphc_tap_source {
+  const T *base;
+  int first, depth;
+  __device__ __forceinline__ graphc_tap_source(const void *base, int64_t first, int64_t pixels)
+      : base((const T *)base), first((int)first), depth((int)pixels) {}
+  __device__ __forceinline__ const T *at(int k, int column) const {
+    int tap = (first + column) / CHANNELS, channel = (first + column) % CHANNELS;
+    int row = k / WIDTH, image = row / HEIGHT;
+    int x = k % WIDTH * SW + tap % KW * DW - LEFT, y = row % HEIGHT * SH + tap / KW * DH - TOP;
+    if (k >= depth || tap >= KH * KW || (unsigned int)x >= X_WIDTH || (unsigned int)y >= X_HEIGHT) return nullptr;
+    return base + (((int64_t)image * X_HEIGHT + y) * X_WIDTH + x) * CHANNELS + channel;
+  }
+};
+
+template <typename T, int COLUMNS, int THREADS, typename Source> struct graphc_slow_chunks {
+  Source source;
+  __device__ __forceinline__ void copy(unsigned char *tile, int step) const {
+#pragma unroll
+    for (int i = 0; i < COLUMNS * 8 / THREADS; i++) {
+      int place = i * THREADS + (int)threadIdx.x, k = place / (COLUMNS / 8), chunk = place % (COLUMNS / 8);
+      const T *from = source.at(step * 64 + k, chunk * 8);
+      graphc_cp_async_16(tile + chunk / 8 * (64 * 128) + graphc_swizzled(k, chunk % 8),
+                         from ? (const void *)from : (const void *)source.base, from ? 16 : 0);
+    }
+  }
+};
+template <typename T, int COLUMNS, int THREADS, typename Source> struct graphc_slow_elements {
+  Source source;
+  __device__ __forceinline__ void copy(unsigned char *tile, int step) const {
+    constexpr int WIDTH = 128 / (int)sizeof(T), CHUNK = 16 / (int)sizeof(T);
+#pragma unroll 4
+    for (int i = 0; i < COLUMNS * WIDTH / THREADS; i++) {
+      int place = i * THREADS + (int)threadIdx.x, column = place % COLUMNS, k = place / COLUMNS;
+      const T *from = source.at(step * WIDTH + k, column);
+      T *to = (T *)(tile + graphc_swizzled(column, k / CHUNK)) + k % CHUNK;
+      if (sizeof(T) == 4)
+        graphc_cp_async_4(to, from ? (const void *)from : (const void *)source.base, from ? 4 : 0);
+      else
+        *to = from ? *from : T(0);
+    }
+  }
+};
+template <typename T, int COLUMNS, int THREADS, typename Source>
+GRAPHC_INLINE graphc_slow_chunks<T, COLUMNS, THREADS, Source> graphc_in_chunks(const Source &source) {
+  return {source};
+}
+template <typename T, int COLUMNS, int THREADS, typename Source>
+GRAPHC_INLINE graphc_slow_elements<T, COLUMNS, THREADS, Source> graphc_by_element(const Source &source) {
+  return {source};
+}
+
+/* A loader of the steps from `first` on. */
+template <typename Loader> struct graphc_later {
+  Loader loader;
+  int first;
+  __device__ __forceinline__ void copy(unsigned char *tile, int step) const { loader.copy(tile, first + step); }
+};
+template <typename Loader> GRAPHC_INLINE graphc_later<Loader> graphc_from(const Loader &loader, int first) {
+  return {loader, first};
+}
+
+/* Whether a loader leaves tiles as [k][column]. */
+template <typename Loader> struct graphc_is_slow { static constexpr bool value = false; };
+template <typename T, int COLUMNS, int THREADS, typename Source>
+struct graphc_is_slow<graphc_slow_chunks<T, COLUMNS, THREADS, Source>> { static constexpr bool value = true; };
+template <typename Loader> struct graphc_is_slow<graphc_later<Loader>> : graphc_is_slow<Loader> {};
+
+/* A row of a tile that is [k][column], for ldmatrix. */
+GRAPHC_INLINE const unsigned char *graphc_slow_row(const unsigned char *tile, int k, int chunk) {
+  return tile + chunk / 8 * (64 * 128) + graphc_swizzled(k, chunk % 8);
+}
+
 /* ---- What one step of K does with two tiles. ---- */
 
 /* Warps of WM x WN cover the tile; lane l has rows l / 4 (+ 8) and columns l % 4 * 2 (+ 1) of each 16 x 8. */
 template <typename Product, int BM, int BN, int WM, int WN> struct graphc_on_tensor_cores {
   static constexpr int MT = BM / WM / 16, NT = BN / WN / 8;
+  template <bool SLOW_A, bool SLOW_B>
   static __device__ __forceinline__ void step(float *sums, const unsigned char *a, const unsigned char *b) {
     int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
     int m0 = warp % WM * (BM / WM), n0 = warp / WM * (BN / WN);
@@ -185,11 +325,19 @@ template <typename Product, int BM, int BN, int WM, int WN> struct graphc_on_ten
       unsigned int left[MT][4], right[NT][2];
 #pragma unroll
       for (int i = 0; i < MT; i++)
-        graphc_ldmatrix_x4(left[i], a + graphc_swizzled(m0 + i * 16 + lane % 16, kk * 2 + lane / 16));
+        if (SLOW_A)
+          graphc_ldmatrix_x4_trans(left[i], graphc_slow_row(a, kk * 16 + lane / 16 * 8 + lane % 8,
+                                                            (m0 + i * 16) / 8 + lane / 8 % 2));
+        else
+          graphc_ldmatrix_x4(left[i], a + graphc_swizzled(m0 + i * 16 + lane % 16, kk * 2 + lane / 16));
 #pragma unroll
       for (int j = 0; j < NT; j += 2) {
         unsigned int both[4];
-        graphc_ldmatrix_x4(both, b + graphc_swizzled(n0 + j * 8 + lane / 16 * 8 + lane % 8, kk * 2 + lane / 8 % 2));
+        if (SLOW_B)
+          graphc_ldmatrix_x4_trans(both, graphc_slow_row(b, kk * 16 + lane / 8 % 2 * 8 + lane % 8,
+                                                         n0 / 8 + j + lane / 16));
+        else
+          graphc_ldmatrix_x4(both, b + graphc_swizzled(n0 + j * 8 + lane / 16 * 8 + lane % 8, kk * 2 + lane / 8 % 2));
         right[j][0] = both[0], right[j][1] = both[1], right[j + 1][0] = both[2], right[j + 1][1] = both[3];
       }
       Product::template prepare<MT * 4>(&left[0][0]);
@@ -226,6 +374,7 @@ struct graphc_tf32 {
 /* Threads of 16 x (THREADS / 16) cover the tile: a thread has every 16th row and column. */
 template <int BM, int BN, int THREADS> struct graphc_on_plain_units {
   static constexpr int ROWS = 16, COLUMNS = THREADS / 16, MT = BM / ROWS, NT = BN / COLUMNS;
+  template <bool, bool>
   static __device__ __forceinline__ void step(float *sums, const unsigned char *a, const unsigned char *b) {
     int y = (int)threadIdx.x / COLUMNS, x = (int)threadIdx.x % COLUMNS;
 #pragma unroll 2
@@ -276,6 +425,6 @@ GRAPHC_INLINE void graphc_multiply(float *sums, const A &a, const B &b, int step
     }
     graphc_cp_async_commit();
     const unsigned char *now = graphc_dynamic + step % STAGES * STAGE;
-    Units::step(sums, now, now + BM * 128);
+    Units::template step<graphc_is_slow<A>::value, graphc_is_slow<B>::value>(sums, now, now + BM * 128);
   }
 }

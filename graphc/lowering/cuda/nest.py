@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from graphc.ir.dim import DimLike, product, substitute
 from graphc.ir.graph import Graph, Value
-from graphc.lowering.cuda.accumulate import Team
+from graphc.lowering.cuda.accumulate import SHORT, Team
 from graphc.lowering.cuda.emit import VECTOR_BYTES, Array, Expr, cast, const, dtype_of, when
 from graphc.lowering.cuda.emitter import CudaEmitter, Run, divides
 from graphc.lowering.cuda.io import Kernel, KernelIO, Stage
@@ -32,6 +32,7 @@ _WARP = 32
 _SEVERAL = 128  # threads of a block of several teams
 _LARGEST = 512  # threads of a team
 _MANY = 1 << 16  # threads that keep a GPU busy
+_READS = 8  # of a body that is written out
 _SHARED = 64  # terms from which on a team shares a reduction
 
 
@@ -111,8 +112,20 @@ def choose(body: Graph, outputs: Sequence[Value]) -> Form:
     if along and (not isinstance(terms, int) or terms >= _SHARED):
         team = _team(terms, product(axes.sizes))
         return Form(axes, symbols, trace, everything, (), team, 1)
-    run = 1 if trace.reductions else _run(body, outputs, axes, trace, symbols)
+    run = 1 if _long(trace) else _run(body, outputs, axes, trace, symbols)
     return Form(axes, symbols, trace, everything, (), 1, run)
+
+
+def _long(trace: Trace) -> bool:
+    """Whether reductions are too long to be written out: those over a window of a few elements are not.
+
+    Where one contains another, what is inside would be written out too often.
+    """
+    totals = [product(reduction.extents) for reduction in trace.reductions.values()]
+    known = [t for t in totals if isinstance(t, int)]
+    if not totals:
+        return False
+    return len(known) < len(totals) or sum(known) > SHORT or len(trace.reads) > _READS
 
 
 def _terms(trace: Trace) -> DimLike:
@@ -173,6 +186,7 @@ class _Nest:
         self.outputs = [body.outputs[s][1] for s in slots]
         faults = {node.id: i for i, node in enumerate(checked_nodes(body))}
         self.e = CudaEmitter(Space(body.dims), io, fault_ids=faults)
+        self.e.unrolled = form.run > 1
         self.inliner = Inliner(body, self.e)
         self.at: dict[int, DimLike] = {}
 

@@ -26,6 +26,22 @@ GRAPHC_INLINE void graphc_copy_4(void *to, const void *from) { *(unsigned int *)
 GRAPHC_INLINE void graphc_copy_8(void *to, const void *from) { *(uint2 *)to = *(const uint2 *)from; }
 GRAPHC_INLINE void graphc_copy_16(void *to, const void *from) { *(uint4 *)to = *(const uint4 *)from; }
 
+/* Zeros where a condition does not hold; nothing is read then. */
+#define GRAPHC_COPY_IF(bytes, type)                                                                                    \
+  GRAPHC_INLINE void graphc_copy_##bytes##_if(bool holds, void *to, const void *from) {                                \
+    type value = {};                                                                                                   \
+    if (holds) value = *(const type *)from;                                                                            \
+    *(type *)to = value;                                                                                               \
+  }
+GRAPHC_COPY_IF(1, unsigned char)
+GRAPHC_COPY_IF(2, unsigned short)
+GRAPHC_COPY_IF(4, unsigned int)
+GRAPHC_COPY_IF(8, uint2)
+GRAPHC_COPY_IF(16, uint4)
+#undef GRAPHC_COPY_IF
+template <typename T> GRAPHC_INLINE void graphc_write(void *to, T value) { *(T *)to = value; }
+template <typename T> GRAPHC_INLINE T graphc_read(const void *from) { return *(const T *)from; }
+
 /* ---- Half precision: 16-bit words in memory, float in registers, rounded to nearest even. ---- */
 
 #ifndef GRAPHC_EMULATED
@@ -35,19 +51,50 @@ GRAPHC_INLINE float graphc_widen_f16(unsigned short bits) {
   return value;
 }
 GRAPHC_INLINE unsigned short graphc_narrow_f16(float value) {
-  unsigned short bits;
-  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
-  return bits;
+  unsigned int bits; /* the instruction for two is several times as fast as the one for one */
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(0.0f), "f"(value));
+  return (unsigned short)bits;
 }
 GRAPHC_INLINE unsigned short graphc_narrow_bf16(float value) {
-  unsigned short bits;
-  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
-  return bits;
+  unsigned int bits;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(0.0f), "f"(value));
+  return (unsigned short)bits;
+}
+/* Two neighbours at once, aligned to both. */
+GRAPHC_INLINE void graphc_narrow_two_f16(unsigned short *to, float first, float second) {
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(*(unsigned int *)to) : "f"(second), "f"(first));
+}
+GRAPHC_INLINE void graphc_narrow_two_bf16(unsigned short *to, float first, float second) {
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(*(unsigned int *)to) : "f"(second), "f"(first));
 }
 #endif
 GRAPHC_INLINE float graphc_widen_bf16(unsigned short bits) { return __uint_as_float((unsigned int)bits << 16); }
 GRAPHC_INLINE float graphc_round_f16(float value) { return graphc_widen_f16(graphc_narrow_f16(value)); }
 GRAPHC_INLINE float graphc_round_bf16(float value) { return graphc_widen_bf16(graphc_narrow_bf16(value)); }
+
+/* How elements lie in memory. */
+template <typename T> struct graphc_stored {
+  typedef T type;
+  static __device__ __forceinline__ T widen(T x) { return x; }
+  static __device__ __forceinline__ T narrow(T x) { return x; }
+};
+typedef graphc_stored<float> graphc_stored_f32;
+typedef graphc_stored<double> graphc_stored_f64;
+typedef graphc_stored<int64_t> graphc_stored_i64;
+typedef graphc_stored<int> graphc_stored_i32;
+typedef graphc_stored<short> graphc_stored_i16;
+typedef graphc_stored<signed char> graphc_stored_i8;
+typedef graphc_stored<unsigned char> graphc_stored_u8;
+struct graphc_stored_bf16 {
+  typedef unsigned short type;
+  static __device__ __forceinline__ float widen(unsigned short x) { return graphc_widen_bf16(x); }
+  static __device__ __forceinline__ unsigned short narrow(float x) { return graphc_narrow_bf16(x); }
+};
+struct graphc_stored_f16 {
+  typedef unsigned short type;
+  static __device__ __forceinline__ float widen(unsigned short x) { return graphc_widen_f16(x); }
+  static __device__ __forceinline__ unsigned short narrow(float x) { return graphc_narrow_f16(x); }
+};
 
 /* ---- Arithmetic with NumPy's meaning. ---- */
 
@@ -139,5 +186,21 @@ template <int THREADS, typename Op, typename T> GRAPHC_INLINE T graphc_team(T va
     for (int warp = 1; warp < THREADS / 32; warp++) value = Op::of(value, parts[warp]);
     __syncthreads();
   }
+  return value;
+}
+
+/* The same over threads that have one column each: of neighbouring COLUMNS threads (a power of two up to 32), thread x has
+ * column x. Every thread gets its column's result. */
+template <int COLUMNS, int THREADS, typename Op, typename T> GRAPHC_INLINE T graphc_over_rows(T value) {
+#pragma unroll
+  for (int step = 16; step >= COLUMNS; step /= 2) value = Op::of(value, __shfl_xor_sync(0xffffffffu, value, step));
+  __shared__ T parts[THREADS / 32 * COLUMNS];
+  int lane = (int)threadIdx.x % 32, x = lane % COLUMNS;
+  if (lane < COLUMNS) parts[threadIdx.x / 32 * COLUMNS + lane] = value;
+  __syncthreads();
+  value = parts[x];
+#pragma unroll
+  for (int warp = 1; warp < THREADS / 32; warp++) value = Op::of(value, parts[warp * COLUMNS + x]);
+  __syncthreads();
   return value;
 }

@@ -7,12 +7,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from graphc.artifact.device import Address, Launch, Step
-from graphc.ir.dim import Dim, DimLike
+from graphc.artifact.device import Address, Argument, Launch, Step, TensorMap
+from graphc.ir.dim import Dim
 from graphc.ir.dtype import DType
 from graphc.lowering.cuda.build import prelude, text_of
 from graphc.lowering.cuda.emit import cast, equal, i32, kernel, when
-from graphc.lowering.cuda.io import Kernel, KernelIO, Stage
+from graphc.lowering.cuda.hopper import instructions
+from graphc.lowering.cuda.io import Kernel, KernelIO, MapOf, Stage
 from graphc.lowering.generic.bodies import checks, structure
 from graphc.lowering.plan import Call, Place, Plan
 from graphc.ops import Fusion
@@ -94,7 +95,9 @@ def source_of(functions: Sequence[Function]) -> str:
     distinct = {f.symbol: f for f in functions}.values()
     every = [each for f in distinct for each in f.every()]
     prims = [_emitted(f, i, s) for f in every for i, s in enumerate(f.kernel.stages)]
-    return prelude() + "\n" + text_of(prims)
+    mapped = any(stage.maps for f in every for stage in f.kernel.stages)
+    texts = (prelude(), instructions.prelude()) if mapped else (prelude(),)
+    return "\n".join((*texts, text_of(prims)))
 
 
 def _emitted(function: Function, number: int, stage: Stage) -> object:
@@ -115,7 +118,8 @@ def _emitted(function: Function, number: int, stage: Stage) -> object:
         pointers["fault"] = DType.I64
     wanted = [f"wanted{i}" for i in range(function.guards)]
     dims = [*wanted, *function.dims, *(["fault_base"] if function.has_fault else [])]
-    with kernel(function.stage_symbol(number), pointers, dims, stage.threads) as k:
+    symbol = function.stage_symbol(number)
+    with kernel(symbol, pointers, dims, stage.threads, len(stage.maps), stage.cluster) as k:
         zero = i32(0)
         io = KernelIO(
             tuple(k.memory[f"a{i}"] for i in range(len(types))),
@@ -129,6 +133,7 @@ def _emitted(function: Function, number: int, stage: Stage) -> object:
             fault_base=k.dims["fault_base"] if function.has_fault else 0,
             scratch=k.memory["scratch"] if chosen.scratch != 0 else None,
             alignment=chosen.alignment,
+            maps=k.maps,
         )
         with ExitStack() as stack:
             for i in range(function.guards):
@@ -149,7 +154,7 @@ def launches(
     if function.kernel.inside is not None:
         yield from function.kernel.inside.steps(call, function, address, fault_id, guards)
         return
-    arguments: list[Address | DimLike] = [predicate for predicate, _ in guards]
+    arguments: list[Argument] = [predicate for predicate, _ in guards]
     arguments += [address(p) for p in call.operands]
     arguments += [address(call.results[r]) for r in function.own_results]
     if function.kernel.scratch != 0:
@@ -166,6 +171,10 @@ def launches(
             function.stage_symbol(i),
             stage.grid,
             (stage.threads, 1, 1),
-            tuple(arguments),
+            (*arguments, *(_mapped(m, address(call.operands[m.slot])) for m in stage.maps)),
             stage.shared_bytes,
         )
+
+
+def _mapped(m: MapOf, base: Address) -> TensorMap:
+    return TensorMap(base, m.dtype, m.shape, m.strides, m.box, m.swizzle)

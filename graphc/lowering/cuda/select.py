@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from graphc.lowering.cuda.attention import select_attention
+from graphc.lowering.cuda.attention_gradient import select_attention_gradient
 from graphc.lowering.cuda.choice import select_cond
+from graphc.lowering.cuda.columns import select_columns
 from graphc.lowering.cuda.convolution import select_convolution
 from graphc.lowering.cuda.dense import select_product
 from graphc.lowering.cuda.flash import select_flash
+from graphc.lowering.cuda.hopper.convolution import select_warp_group_convolution
+from graphc.lowering.cuda.hopper.product import select_warp_group_product
 from graphc.lowering.cuda.io import Kernel, Setting
 from graphc.lowering.cuda.loop import select_scan
 from graphc.lowering.cuda.nest import nest
-from graphc.ops import Attention, Cond, ConvGeneral, DotGeneral, Fusion, Scan
+from graphc.lowering.cuda.scatter import select_scatter
+from graphc.lowering.cuda.sort import select_sort
+from graphc.lowering.cuda.weight_gradient import select_weight_gradient
+from graphc.ops import (
+    Attention,
+    AttentionGradient,
+    Cond,
+    ConvGeneral,
+    ConvWeightGradient,
+    DotGeneral,
+    Fusion,
+    Scan,
+)
 
 
 def select(fusion: Fusion, static: frozenset[int], setting: Setting) -> Kernel:
@@ -23,15 +39,27 @@ def select(fusion: Fusion, static: frozenset[int], setting: Setting) -> Kernel:
         return select_scan(last.op, static, setting, select)
     if isinstance(last.op, Cond):
         return select_cond(last.op, static, setting, select)
-    return _select_root(fusion, static, setting) or nest(fusion.body)
+    return (
+        _select_root(fusion, static, setting)
+        or select_scatter(fusion)
+        or select_sort(fusion)
+        or select_columns(fusion)
+        or nest(fusion.body)
+    )
 
 
 def _select_root(fusion: Fusion, static: frozenset[int], setting: Setting) -> Kernel | None:
     for node in fusion.body.nodes:
         if isinstance(node.op, Attention):
             return select_flash(fusion, node, setting) or select_attention(fusion, node)
+        if isinstance(node.op, AttentionGradient):
+            return select_attention_gradient(fusion, node, setting)
         if isinstance(node.op, DotGeneral):
-            return select_product(fusion, node, static, setting.precision)
+            groups = select_warp_group_product(fusion, node, static, setting)
+            return groups or select_product(fusion, node, static, setting.precision)
+        if isinstance(node.op, ConvWeightGradient):
+            return select_weight_gradient(fusion, node, setting.precision)
         if isinstance(node.op, ConvGeneral):
-            return select_convolution(fusion, node, setting.precision)
+            groups = select_warp_group_convolution(fusion, node, setting)
+            return groups or select_convolution(fusion, node, setting)
     return None

@@ -16,12 +16,26 @@ from graphc.lowering.cuda.emit import Array, Expr, call, cast, loop, pure, when
 from graphc.lowering.cuda.emitter import CudaEmitter
 from graphc.lowering.cuda.io import KernelIO
 
-__all__ = ["Tile", "Units", "choose", "elements", "emit", "rows", "units_of"]
+__all__ = [
+    "PROCESSORS",
+    "Tile",
+    "Units",
+    "choose",
+    "cost_of",
+    "elements",
+    "emit",
+    "rows",
+    "slow",
+    "tiles_for",
+    "units_of",
+    "within",
+]
 
 ROW_BYTES = 128
 """Bytes of K in a step."""
 
-_PROCESSORS = 132  # multiprocessors that tiles are dealt out to: those of an H100
+PROCESSORS = 132
+"""Multiprocessors that tiles are dealt out to: those of an H100."""
 
 
 @dataclass(frozen=True)
@@ -106,18 +120,29 @@ _PLAIN = (
 )
 
 
-def choose(m: DimLike, n: DimLike, batch: DimLike, units: Units) -> Tile:
+def tiles_for(units: Units, least: int = 0) -> tuple[Tile, ...]:
+    """The tiles of at least `least` rows and columns."""
+    every = _TILES if units.tensor_cores else _PLAIN
+    return tuple(tile for tile, _ in every if min(tile.m, tile.n) >= least)
+
+
+def cost_of(tile: Tile, units: Units) -> float:
+    """How long a step takes, in steps of the largest tile."""
+    speed = dict(_TILES if units.tensor_cores else _PLAIN)[tile]
+    return tile.m * tile.n / (128 * 128) / speed
+
+
+def choose(m: DimLike, n: DimLike, batch: DimLike, units: Units, least: int = 0) -> Tile:
     """The tile with which the slowest multiprocessor is done first; open sizes count as large."""
 
-    def cost(entry: tuple[Tile, float]) -> float:
-        tile, speed = entry
+    def cost(tile: Tile) -> float:
         blocks = 1
         for size, step in ((m, tile.m), (n, tile.n), (batch, 1)):
             blocks *= -(-(size if isinstance(size, int) else 1 << 12) // step)
-        waves = -(-blocks // _PROCESSORS)
-        return waves * tile.m * tile.n / speed
+        waves = -(-blocks // PROCESSORS)
+        return waves * cost_of(tile, units)
 
-    return min(_TILES if units.tensor_cores else _PLAIN, key=cost)[0]
+    return min(tiles_for(units, least), key=cost)
 
 
 # ------------------------------------------------------------------------------------------- loaders
@@ -145,6 +170,12 @@ def elements(
     along = "true" if along_rows else "false"
     name = f"graphc_elements<{units.element}, {size}, {tile.threads}, {along}>"
     return pure(name, "int32", base, *map(_wide, strides), _wide(left), _wide(depth))
+
+
+def slow(units: Units, size: int, tile: Tile, source: Expr, chunks: bool) -> Expr:
+    """A loader of an operand whose K is the slow dimension; in chunks of 16 bytes of 16-bit elements, or by element."""
+    name = "graphc_in_chunks" if chunks else "graphc_by_element"
+    return pure(f"{name}<{units.element}, {size}, {tile.threads}>", "int32", source)
 
 
 def _wide(value: Expr) -> Expr:
@@ -189,7 +220,8 @@ def emit(
     cells(e, tile, thread, sums, first, limits, store)
 
 
-def _within(e: CudaEmitter, place: DimLike, limit: DimLike) -> Expr:
+def within(e: CudaEmitter, place: DimLike, limit: DimLike) -> Expr:
+    """Whether a position lies below a limit."""
     return e.expr(place) < cast(e.expr(limit), str(e.expr(place).ty.dtype))
 
 
@@ -213,20 +245,20 @@ def _on_tensor_cores(
     with loop(mt, unroll=True) as i, loop(2, unroll=True) as half:
         i_, half_ = e.bound(i, 0, mt - 1), e.bound(half, 0, 1)
         place = e.bound(e.expr(row0 + i_ * 16 + half_ * 8), 0, limits[0] + 2 * tile.m)
-        with when(_within(e, place, limits[0])), e.scope():
+        with when(within(e, place, limits[0])), e.scope():
             row = e.bound(e.expr(place), 0, limits[0] - 1)
             with loop(nt, unroll=True) as j:
                 j_ = e.bound(j, 0, nt - 1)
                 at = (i_ * nt + j_) * 4 + half_ * 2
                 pair = e.bound(e.expr(column0 + j_ * 4), 0, (limits[1] + 2 * tile.n) // 2)
                 if even:
-                    with when(_within(e, pair * 2, limits[1])), e.scope():
+                    with when(within(e, pair * 2, limits[1])), e.scope():
                         half_column = e.bound(e.expr(pair), 0, limits[1] // 2 - 1)
                         columns = [half_column * 2, half_column * 2 + 1]
                         store(row, columns, [sums.load(e.expr(at + v)) for v in range(2)])
                 else:
                     for v in range(2):
-                        with when(_within(e, pair * 2 + v, limits[1])), e.scope():
+                        with when(within(e, pair * 2 + v, limits[1])), e.scope():
                             column = e.bound(e.expr(pair * 2 + v), 0, limits[1] - 1)
                             store(row, [column], [sums.load(e.expr(at + v))])
 
@@ -248,11 +280,11 @@ def _on_plain_units(
     with loop(mt, unroll=True) as i:
         i_ = e.bound(i, 0, mt - 1)
         place = e.bound(e.expr(row0 + i_ * 16), 0, limits[0] + 2 * tile.m)
-        with when(_within(e, place, limits[0])), e.scope():
+        with when(within(e, place, limits[0])), e.scope():
             row = e.bound(e.expr(place), 0, limits[0] - 1)
             with loop(nt, unroll=True) as j:
                 j_ = e.bound(j, 0, nt - 1)
                 beside = e.bound(e.expr(column0 + j_ * across), 0, limits[1] + 2 * tile.n)
-                with when(_within(e, beside, limits[1])), e.scope():
+                with when(within(e, beside, limits[1])), e.scope():
                     column = e.bound(e.expr(beside), 0, limits[1] - 1)
                     store(row, [column], [sums.load(e.expr(i_ * nt + j_))])

@@ -323,10 +323,18 @@ struct alignas(64) CUtensorMap {
 };
 
 #include "ptx.h"
+#include "hopper.h"
 
 // ---- how the launcher calls a kernel
 
 namespace machine {
+
+template <class T>
+T argument(const void *from) {
+    T value; // the launcher's copy may lie anywhere
+    memcpy(&value, from, sizeof value);
+    return value;
+}
 
 template <auto F>
 struct Entry;
@@ -336,7 +344,7 @@ struct Entry<F> {
     static constexpr size_t count = sizeof...(A);
     template <size_t... I>
     static void call(void **p, std::index_sequence<I...>) {
-        F(*static_cast<std::remove_cv_t<A> *>(p[I])...);
+        F(argument<std::remove_cv_t<A>>(p[I])...);
     }
     static void invoke(void **p) { call(p, std::make_index_sequence<count>()); }
 };

@@ -11,7 +11,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <ucontext.h>
-#include <vector>
+#include <utility>
 
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
@@ -56,11 +56,12 @@ struct Fiber {
     char *stack;
 };
 
-enum class State { fresh, ready, warp, block, named, polls, done };
+enum class State { fresh, ready, warp, block, cluster, named, polls, done };
 
 struct Thread {
     State state;
     Fiber *fiber;
+    unsigned rank; // of its block in the cluster
     uint3 index;
     unsigned mask;
     void *posted;
@@ -77,16 +78,23 @@ struct Named {
     int expected, arrived;
 };
 
+// One of the blocks that run together.
+struct Block {
+    uint3 index;
+    char *dynamic_memory;
+    size_t at_barrier, done;
+    std::map<int, Named> named;
+};
+
 std::mutex one_launch;
-std::vector<Thread> threads;
+std::vector<Thread> threads; // of all blocks of the cluster, block after block
+std::vector<Block> blocks;
 std::vector<Fiber *> spare, all_fibers;
-std::map<int, Named> named;
 Thread *current;
-size_t done_threads, at_barrier;
+size_t done_threads, at_cluster;
 void *main_stack;
 const Kernel *kernel;
 void **arguments;
-char *dynamic_memory;
 size_t dynamic_bytes;
 char message[1024];
 bool failed;
@@ -134,6 +142,7 @@ void fiber_main() {
         wait_copies(0);
         current->state = State::done;
         done_threads++;
+        blocks[current->rank].done++;
         to_scheduler();
     }
 }
@@ -172,17 +181,27 @@ void resume(Thread &t) {
     }
     t.state = State::ready;
     threadIdx = t.index;
+    blockIdx = blocks[t.rank].index;
     current = &t;
     machine_switch(&main_stack, t.fiber->stack_pointer);
     current = nullptr;
     if (!failed && t.state == State::done) spare.push_back(t.fiber);
 }
 
+size_t block_size() { return threads.size() / blocks.size(); }
+
 void release_block() {
-    if (at_barrier == 0 || at_barrier + done_threads < threads.size()) return;
+    for (unsigned rank = 0; rank < blocks.size(); rank++) {
+        Block &b = blocks[rank];
+        if (b.at_barrier == 0 || b.at_barrier + b.done < block_size()) continue;
+        for (Thread &t : threads)
+            if (t.rank == rank && t.state == State::block) t.state = State::ready;
+        b.at_barrier = 0;
+    }
+    if (at_cluster == 0 || at_cluster + done_threads < threads.size()) return;
     for (Thread &t : threads)
-        if (t.state == State::block) t.state = State::ready;
-    at_barrier = 0;
+        if (t.state == State::cluster) t.state = State::ready;
+    at_cluster = 0;
 }
 
 void report_deadlock() {
@@ -199,9 +218,13 @@ void report_deadlock() {
     failed = true;
 }
 
-void run_block(bool reverse) {
-    done_threads = at_barrier = 0;
-    named.clear();
+// Runs the blocks of a cluster; one block is a cluster of its own.
+void run_cluster(bool reverse) {
+    done_threads = at_cluster = 0;
+    for (Block &b : blocks) {
+        b.at_barrier = b.done = 0;
+        b.named.clear();
+    }
     for (Thread &t : threads) {
         t.state = State::fresh;
         t.open.clear();
@@ -219,6 +242,12 @@ void run_block(bool reverse) {
             release_block();
         }
         if (!progress && !failed) report_deadlock();
+    }
+    const char *wrong = on_block_end ? on_block_end() : nullptr;
+    if (wrong && !failed) {
+        snprintf(message, sizeof message, "kernel %s, block (%u, %u, %u): %s", kernel->name, blockIdx.x, blockIdx.y,
+                 blockIdx.z, wrong);
+        failed = true;
     }
 }
 
@@ -247,19 +276,26 @@ void fail(const char *format, ...) {
 void block_barrier(const char *what) {
     current->state = State::block;
     current->what = what;
-    at_barrier++;
+    blocks[current->rank].at_barrier++;
+    to_scheduler();
+}
+
+void cluster_barrier() {
+    current->state = State::cluster;
+    current->what = "the barrier of the cluster";
+    at_cluster++;
     to_scheduler();
 }
 
 void named_barrier(int id, int count, bool wait) {
-    Named &b = named[id];
+    Named &b = blocks[current->rank].named[id];
     if (b.arrived && b.expected != count) fail("barrier %d is used with %d and with %d threads", id, b.expected, count);
     b.expected = count;
     b.arrived++;
     if (b.arrived == count) {
         b.arrived = 0;
         for (Thread &t : threads)
-            if (t.state == State::named && t.barrier == id) t.state = State::ready;
+            if (t.rank == current->rank && t.state == State::named && t.barrier == id) t.state = State::ready;
         return;
     }
     if (!wait) return;
@@ -269,12 +305,17 @@ void named_barrier(int id, int count, bool wait) {
     to_scheduler();
 }
 
-unsigned lane() { return static_cast<unsigned>(current - threads.data()) % 32; }
+unsigned thread_number() { return static_cast<unsigned>(current - threads.data()); }
+unsigned block_rank() { return current->rank; }
+unsigned cluster_size() { return static_cast<unsigned>(blocks.size()); }
 
-static Thread *warp() { return threads.data() + (current - threads.data()) / 32 * 32; }
+unsigned lane() { return static_cast<unsigned>(thread_number() % block_size()) % 32; }
+
+static Thread *warp() { return current - lane(); }
 
 static unsigned warp_lanes() {
-    const size_t left = static_cast<size_t>(threads.data() + threads.size() - warp());
+    const Thread *end = threads.data() + (current->rank + 1) * block_size();
+    const size_t left = static_cast<size_t>(end - warp());
     return left >= 32 ? 32 : static_cast<unsigned>(left);
 }
 
@@ -321,11 +362,21 @@ void wait_until(bool (*ready)(void *), void *data, const char *what) {
     to_scheduler();
 }
 
-void *dynamic_shared() { return dynamic_memory; }
+void *dynamic_shared() { return blocks[current->rank].dynamic_memory; }
+void *dynamic_shared_of(unsigned rank) {
+    if (rank >= blocks.size()) fail("there is no block %u in the cluster", rank);
+    if (blocks[rank].done == block_size()) fail("block %u of the cluster has ended", rank);
+    return blocks[rank].dynamic_memory;
+}
 
 size_t dynamic_shared_bytes() { return dynamic_bytes; }
 
 void copy_async(const Copy &copy) { current->open.push_back(copy); }
+
+void perform(const Copy &c) {
+    if (c.read) memcpy(c.to, c.from, static_cast<size_t>(c.read));
+    memset(static_cast<char *>(c.to) + c.read, 0, static_cast<size_t>(c.bytes - c.read));
+}
 
 void commit_copies() {
     current->groups.push_back(std::move(current->open));
@@ -335,13 +386,15 @@ void commit_copies() {
 void wait_copies(unsigned but_latest) {
     Thread *t = current;
     while (t->groups.size() > but_latest) {
-        for (const Copy &c : t->groups.front()) {
-            if (c.read) memcpy(c.to, c.from, static_cast<size_t>(c.read));
-            memset(static_cast<char *>(c.to) + c.read, 0, static_cast<size_t>(c.bytes - c.read));
-        }
+        for (const Copy &c : t->groups.front()) perform(c);
         t->groups.pop_front();
     }
 }
+
+std::vector<Copy> take_copies() { return std::exchange(current->open, {}); }
+
+const char *(*on_block_end)();
+bool reversed;
 
 } // namespace machine
 
@@ -365,6 +418,11 @@ const machine::Kernel *emulated_kernel(const char *name) {
 
 const char *emulated_error() { return message; }
 
+int emulated_tensor_map(TensorMap *map, int type, uint32_t rank, void *base, const uint64_t *shape,
+                        const uint64_t *strides, const uint32_t *box, int swizzle) {
+    return encode_tensor_map(map, type, rank, base, shape, strides, box, swizzle);
+}
+
 int emulated_launch(const machine::Kernel *which, const unsigned grid[3], const unsigned block[3], unsigned shared,
                     void **values, int reverse) {
     std::lock_guard<std::mutex> lock(one_launch);
@@ -379,32 +437,46 @@ int emulated_launch(const machine::Kernel *which, const unsigned grid[3], const 
     for (int i = 0; i < 4; i++) sigaction(numbers[i], &mine, &before[i]);
 
     kernel = which;
+    reversed = reverse;
     arguments = values;
     failed = false;
     message[0] = 0;
     gridDim = dim3(grid[0], grid[1], grid[2]);
     blockDim = dim3(block[0], block[1], block[2]);
-    threads.assign(static_cast<size_t>(block[0]) * block[1] * block[2], Thread{});
-    for (size_t i = 0; i < threads.size(); i++)
-        threads[i].index = {static_cast<unsigned>(i % block[0]), static_cast<unsigned>(i / block[0] % block[1]),
-                            static_cast<unsigned>(i / block[0] / block[1])};
+    const size_t each = static_cast<size_t>(block[0]) * block[1] * block[2];
+    threads.assign(which->cluster * each, Thread{});
+    for (size_t i = 0; i < threads.size(); i++) {
+        const size_t number = i % each;
+        threads[i].rank = static_cast<unsigned>(i / each);
+        threads[i].index = {static_cast<unsigned>(number % block[0]), static_cast<unsigned>(number / block[0] % block[1]),
+                            static_cast<unsigned>(number / block[0] / block[1])};
+    }
     reset_fibers();
     dynamic_bytes = shared;
-    dynamic_memory = guarded(shared);
+    blocks.assign(which->cluster, Block{});
+    for (Block &b : blocks) b.dynamic_memory = guarded(shared);
+    if (grid[0] % which->cluster) {
+        failed = true;
+        snprintf(message, sizeof message, "kernel %s: a grid of %u is not in clusters of %u", which->name, grid[0],
+                 which->cluster);
+    }
     if (__start_graphc_shared)
         memset(__start_graphc_shared, POISON, static_cast<size_t>(__stop_graphc_shared - __start_graphc_shared));
     running = 1;
-    const unsigned long long blocks = static_cast<unsigned long long>(grid[0]) * grid[1] * grid[2];
-    for (unsigned long long b = 0; b < blocks && !failed; b++) {
-        const unsigned long long at = reverse ? blocks - 1 - b : b;
-        blockIdx = {static_cast<unsigned>(at % grid[0]), static_cast<unsigned>(at / grid[0] % grid[1]),
-                    static_cast<unsigned>(at / grid[0] / grid[1])};
-        if (shared) memset(dynamic_memory, POISON, shared);
-        run_block(reverse);
+    const unsigned long long clusters = static_cast<unsigned long long>(grid[0]) * grid[1] * grid[2] / which->cluster;
+    for (unsigned long long c = 0; c < clusters && !failed; c++) {
+        unsigned long long at = (reverse ? clusters - 1 - c : c) * which->cluster;
+        for (Block &b : blocks) {
+            b.index = blockIdx = {static_cast<unsigned>(at % grid[0]), static_cast<unsigned>(at / grid[0] % grid[1]),
+                                  static_cast<unsigned>(at / grid[0] / grid[1])};
+            if (shared) memset(b.dynamic_memory, POISON, shared);
+            at++;
+        }
+        run_cluster(reverse);
     }
     running = 0;
     const size_t room = (dynamic_bytes + PAGE - 1) / PAGE * PAGE;
-    munmap(dynamic_memory + (dynamic_bytes + 127) / 128 * 128 - room, room + PAGE);
+    for (const Block &b : blocks) munmap(b.dynamic_memory + (dynamic_bytes + 127) / 128 * 128 - room, room + PAGE);
     for (int i = 0; i < 4; i++) sigaction(numbers[i], &before[i], nullptr);
     sigaltstack(&stack_before, nullptr);
     return failed ? 700 : 0;

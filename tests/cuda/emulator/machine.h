@@ -1,4 +1,4 @@
-// The machine that runs a kernel's threads on the CPU: one block at a time, each thread a fiber that runs until it has
+// The machine that runs a kernel's threads on the CPU: one block or cluster at a time, each thread a fiber that runs until it has
 // to wait for others. Kernels see it through device.h; machine.cc is compiled once and linked to every emulated
 // program.
 #ifndef GRAPHC_MACHINE_H
@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 struct uint3 {
     unsigned x, y, z;
@@ -31,6 +32,9 @@ struct Copy {
 // Waits until all threads of the block that have not ended are here.
 void block_barrier(const char *what);
 
+// Waits until all threads of the cluster that have not ended are here.
+void cluster_barrier();
+
 // Waits until `count` threads are at barrier `id` (bar.sync id, count), or have passed it with arrive (bar.arrive).
 void named_barrier(int id, int count, bool wait);
 
@@ -42,13 +46,26 @@ void collective(unsigned mask, void *mine, Collective all, const char *what);
 void wait_until(bool (*ready)(void *), void *data, const char *what);
 
 unsigned lane();
+// Of the thread among those that run together, of its block in the cluster, and of blocks in it.
+unsigned thread_number();
+unsigned block_rank();
+unsigned cluster_size();
 unsigned active_lanes();
 void *dynamic_shared();
+void *dynamic_shared_of(unsigned rank); // fails where that block has ended
 size_t dynamic_shared_bytes();
 
 void copy_async(const Copy &copy);
 void commit_copies();
 void wait_copies(unsigned but_latest);
+// Whether blocks and threads run last to first.
+extern bool reversed;
+// What the thread has begun to copy and not committed, which its caller now cares for.
+std::vector<Copy> take_copies();
+void perform(const Copy &copy);
+
+// Called when a block has ended: what is wrong with it, or null.
+extern const char *(*on_block_end)();
 
 [[noreturn]] void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
@@ -91,6 +108,7 @@ struct Kernel {
     void (*invoke)(void **arguments);
     const size_t *sizes; // of the arguments in bytes
     size_t arguments;
+    unsigned cluster; // blocks along x that run together (__cluster_dims__)
 };
 
 } // namespace machine
@@ -104,6 +122,10 @@ const machine::Kernel *emulated_kernel(const char *name);
 int emulated_launch(const machine::Kernel *kernel, const unsigned grid[3], const unsigned block[3], unsigned shared,
                     void **arguments, int reverse);
 const char *emulated_error();
+
+// What a launch is given for a tensor map: 128 bytes. 0 where the driver would refuse it.
+int emulated_tensor_map(machine::TensorMap *map, int type, uint32_t rank, void *base, const uint64_t *shape,
+                        const uint64_t *strides, const uint32_t *box, int swizzle);
 }
 
 #endif

@@ -141,6 +141,12 @@ inline void graphc_cp_async_wait_4() { machine::wait_copies(4); }
 
 inline float graphc_widen_f16(unsigned short bits) { return half_bits_to_float(bits); }
 inline unsigned short graphc_narrow_f16(float value) { return __half_as_ushort(__half(value)); }
+inline void graphc_narrow_two_f16(unsigned short *to, float first, float second) {
+    to[0] = graphc_narrow_f16(first), to[1] = graphc_narrow_f16(second);
+}
 inline unsigned short graphc_narrow_bf16(float value) { return __bfloat16_as_ushort(__nv_bfloat16(value)); }
+inline void graphc_narrow_two_bf16(unsigned short *to, float first, float second) {
+    to[0] = graphc_narrow_bf16(first), to[1] = graphc_narrow_bf16(second);
+}
 
 #endif

@@ -25,7 +25,7 @@ def compile_device(
     graph: Graph, parameters: dict[str, Array], target: str = "cuda", precision: str = "f32"
 ) -> tuple[ModuleSpec, DeviceProgram]:
     """Pass pipeline and code generation."""
-    fused, _ = pipeline.run(graph)
+    fused, _ = pipeline.run(graph, keep=pipeline.device_kernels)
     return generate_device(fused, parameters, parse_cuda_target(target), precision)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from graphc.ir.dim import Bounds, Dim, DimLike
 from graphc.ir.dtype import DType
-from graphc.ir.graph import Graph, GraphBuilder
+from graphc.ir.graph import Graph, GraphBuilder, Value
 from graphc.ops import Convert, ConvGeneral, Input, Parameter, Relu
 from graphc.ops import functional as f
 from tests.lowering.cuda.emulated import check
@@ -28,6 +28,7 @@ class Case:
     padding: int = 0
     dilation: int = 1
     twice: bool = False
+    spread: int = 1
 
 
 CASES = {
@@ -39,42 +40,52 @@ CASES = {
     "odd_channels": Case((1, 6, 6, 5), 9, (3, 3), padding=1),
     "signal": Case((3, 20, 16), 8, (5,), stride=2, padding=2),
     "open": Case((N, 8, 8, 16), 16, (3, 3), padding=1),
+    "spread": Case((2, 4, 5, 16), 16, (3, 3), padding=1, spread=2),
     "chain": Case((1, 8, 8, 16), 16, (3, 3), padding=1, twice=True),
 }
 
 
-def graph_of(case: Case, dtype: DType) -> tuple[Graph, dict[str, np.ndarray]]:
-    b = GraphBuilder("conv", {"N": Bounds(1)} if N in case.x else {})
+def graph_of(dtype: DType) -> tuple[Graph, dict[str, np.ndarray]]:
+    """All cases in one program."""
+    b = GraphBuilder("convolutions", {"N": Bounds(1)})
     rng = np.random.default_rng(0)
-    x = b(Input("x", dtype, case.x))
-    arrays = {"x": rng.normal(size=[3 if isinstance(d, Dim) else d for d in case.x])}
-    arrays["x"] = arrays["x"].astype(dtype.numpy)
-    rank = len(case.kernel)
+    arrays: dict[str, np.ndarray] = {}
+    outputs = []
+    for name, case in CASES.items():
+        arrays[name] = rng.normal(size=[3 if isinstance(d, Dim) else d for d in case.x])
+        arrays[name] = arrays[name].astype(dtype.numpy)
+        outputs.append((f"{name}_y", _convolved(b, name, dtype)))
+    return b.build(outputs), arrays
+
+
+def _convolved(b: GraphBuilder, name: str, dtype: DType) -> Value:
+    case = CASES[name]
+    x, rank = b(Input(name, dtype, case.x)), len(case.kernel)
     for i in range(2 if case.twice else 1):
         channels = b.type_of(x).shape[-1]
         assert isinstance(channels, int)
-        w = b(Parameter(f"w{i}", dtype, (case.features, channels, *case.kernel), "zeros()"))
+        w = b(Parameter(f"{name}_w{i}", dtype, (case.features, channels, *case.kernel), "zeros()"))
         op = ConvGeneral(
             (case.stride,) * rank,
             ((case.padding, case.padding),) * rank,
-            (1,) * rank,
+            (case.spread,) * rank,
             (case.dilation,) * rank,
             1,
             True,
         )
         x = b(op, x, w)
         if dtype is DType.F32:
-            bias = b(Parameter(f"b{i}", DType.F32, (case.features,), "zeros()"))
+            bias = b(Parameter(f"{name}_b{i}", DType.F32, (case.features,), "zeros()"))
             x = b(Relu(), f.add(b, x, bias))
-    y = b(Convert(DType.F32), x) if dtype is not DType.F32 else x
-    return b.build([("y", y)]), arrays
+    return b(Convert(DType.F32), x) if dtype is not DType.F32 else x
 
 
 @pytest.mark.parametrize("dtype", [DType.F32, DType.BF16], ids=str)
-@pytest.mark.parametrize("name", CASES)
-def test_convolutions_are_what_the_interpreter_computes(name: str, dtype: DType) -> None:
-    graph, arrays = graph_of(CASES[name], dtype)
-    tolerance = 3e-6 if dtype is DType.F32 else 2e-2
-    _, program = check(graph, arrays, tolerance=tolerance, reverse=name == "chain")
+def test_convolutions_are_what_the_interpreter_computes(dtype: DType) -> None:
+    graph, arrays = graph_of(dtype)
+    for reverse in (False, True):
+        _, program = check(
+            graph, arrays, tolerance=3e-6 if dtype is DType.F32 else 2e-2, reverse=reverse
+        )
     kernels = program.source.split('extern "C" __global__')[1:]
-    assert sum("graphc_multiply<" in k for k in kernels) == (2 if CASES[name].twice else 1)
+    assert sum("graphc_multiply<" in k for k in kernels) == len(CASES) + 1  # "chain" has two

@@ -44,7 +44,7 @@ def test_the_narrow_graph_is_what_the_module_computes(precision: str) -> None:
     spec, program = compile_device(graph, weights, precision=precision)
     assert spec.precision == precision
     found, _ = execute(spec, program, graph, inputs)
-    fused, _ = pipeline.run(graph)
+    fused, _ = pipeline.run(graph, keep=pipeline.device_kernels)
     narrow = store_narrow(fused, DType(precision), lambda op, lhs, rhs, packed: True)
     compare(found, interpret(narrow, inputs, weights), 8e-3 if precision == "bf16" else 2e-3)
     assert f"graphc_on_tensor_cores<graphc_{precision}" in program.source
