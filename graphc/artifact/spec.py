@@ -13,7 +13,8 @@ with inputs, outputs and dims in the order of `ModuleSpec`, and return 0.
   halos must be zeroed.
 - `fault` points to four zeros. A kernel that meets an index out of range clamps it and stores
   {fault id + 1, the index, its position, the limit}; the call then fails with that fault's message.
-- `clock` is NULL, or has room for one cycle count at the start and one after each kernel.
+- `clock` is NULL, or has room for one cycle count at the start and one after each kernel; the program hands it to the
+  runtime's `graphc_tick(clock, i)`.
 - Parallel loops go through TVM's `__TVMBackendParallelLaunch`, which the runtime defines. Results
   must not depend on the number of tasks. Barriers inside a loop do not exist.
 """

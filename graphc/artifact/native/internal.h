@@ -46,6 +46,9 @@ typedef struct graphc_tables {
 } graphc_tables;
 extern const graphc_tables graphc_module_tables;
 
+/* runtime.c: notes the cycle counter for the program's kernel `at`, if `clock` is not NULL. */
+int32_t graphc_tick(uint64_t *clock, int64_t at);
+
 /* errors.c: the calling thread's message, and the model it runs. */
 int graphc_fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int graphc_thread_state_ready(void);
