@@ -3,7 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-TEST_FLAGS ?= -n 2
+# Tests of one file share compiled modules, so one process runs them.
+TEST_FLAGS ?= -n 2 --dist loadfile
 
 .PHONY: demo test lint format bench clean
 

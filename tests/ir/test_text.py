@@ -196,8 +196,8 @@ def test_nearest_names_help() -> None:
         read_graph(BASE.replace("pair", "piar"), OPS)
 
 
-def test_a_hundred_thousand_brackets() -> None:
-    deep = "[" * 100_000 + "]" * 100_000
+def test_more_brackets_than_any_stack_holds() -> None:
+    deep = "[" * 20_000 + "]" * 20_000
     with pytest.raises(DiagnosticError, match="nested more than 32 deep"):
         read_graph(BASE.replace("count = 2", f"count = {deep}"), OPS)
 

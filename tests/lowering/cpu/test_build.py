@@ -48,6 +48,7 @@ def test_an_object_needs_nothing_but_the_launcher(target: CpuTarget, tmp_path: P
 def test_equal_input_gives_equal_bytes_in_every_process() -> None:
     script = (
         "import hashlib, sys; sys.path[:0] = [sys.argv[1]];"
+        "from graphc.lowering import toolkit; toolkit.load();"
         "from tests.lowering.cpu.test_build import adder;"
         "from graphc.lowering.cpu.build import compile_objects;"
         "from graphc.lowering.cpu.features import parse_target;"
