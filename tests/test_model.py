@@ -181,6 +181,24 @@ def test_an_index_out_of_range_names_the_table(tmp_path):
     assert module(tokens=np.array([3]))["rows"].shape == (1, 4)
 
 
+@pytest.mark.parametrize("width", [8, 40, 64])
+def test_an_index_out_of_range_before_a_norm_is_an_error(width: int, tmp_path: Path) -> None:
+    """Rows of tables are added and normalised by one kernel, in vectors that share an index."""
+    file = tmp_path / "norm.nn"
+    file.write_text(
+        "model Normed() {\n"
+        "    input tokens: i64[N]\n"
+        f"    rows = (tokens -> few: Embedding(7, {width})) + (tokens -> many: Embedding(9, {width}))\n"
+        "    output normed = rows -> norm: LayerNorm\n"
+        "}\n"
+    )
+    with graphc.load(file).compile() as module:
+        for bad, table in ((8, "few.*7"), (9, "few.*7"), (-1, "few.*7")):
+            with pytest.raises(ModuleError, match=rf"index {bad} is out of range.*{table}"):
+                module(tokens=np.array([0, 3, bad, 6]))
+        assert np.isfinite(module(tokens=np.array([0, 6]))["normed"]).all()
+
+
 def test_nan_propagates(module):
     image = np.zeros((1, 1, 28, 28), np.float32)
     image[0, 0, 14, 14] = np.nan

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from graphc.ir.dim import Dim, DimLike, names_of
+from graphc.ir.dim import Dim, DimLike, names_of, substitute
 from graphc.ir.dim import Symbol as DimSymbol
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Node, Value
@@ -434,8 +434,14 @@ class TirEmitter(SymbolicEmitter):
         id = self._fault_ids[node.id]
         with when(wrong), when(tx.EQ(slot.load((0,)), i64(0))):
             position = flatten(index, node.types[0].shape)
+            if (
+                self._lane is not None and self.lanes > 1
+            ):  # one index for all of a vector: its first element
+                position = substitute(position, {self._lane: 0})
             for word, content in enumerate((value, position, limit), 1):
-                slot.store(self.expr(content), (word,))
+                stored = self.expr(content)
+                assert lanes_of(stored) == 1, "the fault record has room for one position"
+                slot.store(stored, (word,))
             slot.store(i64(self.io.fault_base) + i64(id + 1), (0,))
 
     def _random_bits(self, key: Sequence[Expr], stream: DimLike, position: DimLike) -> Expr:
