@@ -23,7 +23,7 @@ from graphc.ir.dim import DimLike, evaluate
 
 HERE = Path(__file__).parent / "emulator"
 FLAGS = (
-    *("-std=c++17", "-O1", "-march=x86-64-v3", "-ffp-contract=off", "-fPIC", "-w"),
+    *("-std=c++17", "-O0", "-march=x86-64-v3", "-ffp-contract=off", "-fPIC", "-w"),
     *("-fno-strict-aliasing", "-fvisibility=hidden"),  # GPU code reinterprets memory freely
     *("-fsanitize=bounds,alignment", "-fsanitize-undefined-trap-on-error"),
     *("-I", str(HERE / "include")),

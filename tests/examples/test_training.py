@@ -25,7 +25,7 @@ GOALS = {
         "val_loss": -3.0
     },  # 4.8 for characters at random, 3.2 for their frequencies
     "gan": {"distance": -1.6, "different": 7},
-    "diffusion": {"distance": -1.4, "different": 9},
+    "diffusion": {"distance": -1.6, "different": 9},
 }
 
 
