@@ -20,9 +20,9 @@ from graphc.lowering.cpu.emit import (
     const,
     dtype_of,
     lanes_of,
-    local,
     select,
     splat,
+    stored,
 )
 
 _FLOATS = ("float32", "float64")
@@ -209,21 +209,6 @@ def _int_divmod(a: Expr, b: Expr) -> tuple[Expr, Expr]:
 
     off = named(tx.And(tx.NE(rest, zero), (rest ^ b) < zero))
     return select(off, quotient - one, quotient), select(off, rest + b, rest)
-
-
-def stored(value: Expr) -> Expr:
-    """`value` by way of memory, where TVM's simplifier does not look; LLVM makes a register of it.
-
-    A divisor made safe by `select(d == 0, 1, d)` would become d again inside of
-    `select(d == 0, 0, a / d)`, both sides of which are evaluated.
-    """
-    from tvm.script.ir_builder import tirx as t
-
-    lanes = lanes_of(value)
-    slot = local(lanes, dtype_of(value))
-    index = 0 if lanes == 1 else t.ramp(0, 1, lanes)
-    t.buffer_store(slot, value, [index])
-    return slot[index]
 
 
 def _float_divmod(a: Expr, b: Expr) -> tuple[Expr, Expr]:

@@ -37,7 +37,6 @@ __all__ = [
     "Kernel",
     "Operand",
     "Registers",
-    "Shifted",
     "View",
     "along",
     "bind",
@@ -70,6 +69,7 @@ __all__ = [
     "shuffle",
     "splat",
     "static",
+    "stored",
     "symbol",
     "tiles",
     "unflatten",
@@ -148,7 +148,17 @@ def bind(value: Expr) -> Expr:
     dtype, lanes = dtype_of(value), lanes_of(value)
     if dtype == "bool" or (lanes == 1 and "float" not in dtype):
         return t.bind(value)
-    slot = local(lanes, dtype)
+    return stored(value)
+
+
+def stored(value: Expr) -> Expr:
+    """``value`` by way of memory, where TVM's simplifier does not look; LLVM makes a register of it.
+
+    A divisor made safe by ``select(d == 0, 1, d)`` would become d again inside of
+    ``select(d == 0, 0, a / d)``, both sides of which are evaluated.
+    """
+    t, lanes = _t(), lanes_of(value)
+    slot = local(lanes, dtype_of(value))
     index = 0 if lanes == 1 else t.ramp(0, 1, lanes)
     t.buffer_store(slot, value, [index])
     return slot[index]
@@ -313,12 +323,7 @@ class View:
     def near(self, by: Sequence[Extent]) -> View:
         """As :meth:`shifted`, with the position computed here, once: what is read close to it is a constant away."""
         position = self.position(by)
-        if static(position) is not None:
-            return replace(self, offset=position)
-        t = _t()
-        slot = local(1, "int64")  # the simplifier would substitute a `Bind`
-        t.buffer_store(slot, position, [0])
-        return replace(self, offset=slot[0])
+        return replace(self, offset=position if static(position) is not None else stored(position))
 
 
 @dataclass(frozen=True)

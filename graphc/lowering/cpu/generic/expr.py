@@ -33,6 +33,7 @@ from graphc.lowering.cpu.emit import (
     lanes_of,
     select,
     splat,
+    stored,
     when,
 )
 from graphc.lowering.cpu.features import CpuTarget
@@ -329,7 +330,7 @@ class TirEmitter(SymbolicEmitter):
         if isinstance(value, (bool, int, Dim, Condition)) or dtype_of(value) != "int64":
             return value
         symbol = self.space.symbol(low, high)
-        self.env[symbol.names[0]] = arithmetic.stored(value)
+        self.env[symbol.names[0]] = stored(value)
         return symbol
 
     def lift(self, value: Expr) -> Expr:

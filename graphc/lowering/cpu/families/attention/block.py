@@ -30,7 +30,8 @@ from graphc.lowering.cpu.emit import (
     when,
 )
 from graphc.lowering.cpu.families.attention.spec import AttentionSpec, Mask, key_block
-from graphc.lowering.cpu.families.dense.matmul import accumulate, transposed
+from graphc.lowering.cpu.families.dense.accumulate import accumulate
+from graphc.lowering.cpu.families.dense.copied import transposed
 from graphc.lowering.cpu.families.dense.spec import MatmulSpec, MatmulTile, register_rows
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.tiling import RowTiles

@@ -30,7 +30,7 @@ from graphc.lowering.cpu.emit import (
     vector_pieces,
 )
 from graphc.lowering.cpu.families.convolution.depthwise import DepthwiseSpec, emit_depthwise_tile
-from graphc.lowering.cpu.families.dense.matmul import accumulate
+from graphc.lowering.cpu.families.dense.accumulate import accumulate
 from graphc.lowering.cpu.families.dense.spec import MatmulSpec, MatmulTile, register_rows
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.sharing import slot_loop

@@ -43,7 +43,7 @@ from graphc.lowering.cpu.families.convolution.winograd_spec import (
     tasks_of,
     tiles_of,
 )
-from graphc.lowering.cpu.families.dense.matmul import accumulate
+from graphc.lowering.cpu.families.dense.accumulate import accumulate
 from graphc.lowering.cpu.families.dense.spec import MatmulSpec, MatmulTile
 from graphc.lowering.cpu.sharing import slot_loop
 from graphc.lowering.cpu.tiling import RowTiles, channel_blocks

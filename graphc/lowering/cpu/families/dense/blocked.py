@@ -36,11 +36,12 @@ from graphc.lowering.cpu.emit import (
     vector_pieces,
     when,
 )
+from graphc.lowering.cpu.families.dense.accumulate import accumulate
 from graphc.lowering.cpu.families.dense.blocked_spec import (
     BlockedSpec,
     BlockedTile,
 )
-from graphc.lowering.cpu.families.dense.matmul import accumulate, transposed
+from graphc.lowering.cpu.families.dense.copied import transposed
 from graphc.lowering.cpu.families.dense.spec import MatmulSpec, MatmulTile
 from graphc.lowering.cpu.sharing import slot_loop
 from graphc.lowering.cpu.tiling import RowTiles, hand_over
