@@ -111,6 +111,34 @@ GRAPHC_INLINE float graphc_quad_sum(float x) {
   return x + __shfl_xor_sync(0xffffffffu, x, 2);
 }
 
+/* The next scores of a warp's rows, scaled and masked, as powers of two; their running maxima `top`, which exponents
+ * count from as `zero`; and what was summed before, now counted from there. */
+template <bool CAUSAL, int COUNT, int WIDTH, typename Mask>
+GRAPHC_INLINE void graphc_raise(float (*scores)[4], const Mask &mask, float base2, int64_t row0, int64_t key0,
+                                int below, int beside, float *top, float *zero, float *total, float *sums) {
+  int lane = (int)threadIdx.x % 32, ahead = (int)(row0 - key0);
+  float high[2] = {top[0], top[1]};
+#pragma unroll
+  for (int j = 0; j < COUNT; j++)
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      int row = i / 2 * 8, column = j * 8 + lane % 4 * 2 + i % 2;
+      bool seen = row < below && column < beside && !(CAUSAL && column > row + ahead);
+      scores[j][i] = seen ? mask(scores[j][i] * base2, row0 + row, key0 + column) : -CUDART_INF_F;
+      high[i / 2] = graphc_max(high[i / 2], scores[j][i]);
+    }
+#pragma unroll
+  for (int h = 0; h < 2; h++) {
+    high[h] = graphc_quad_max(high[h]);
+    zero[h] = high[h] == -CUDART_INF_F ? 0.0f : high[h];
+    float factor = exp2f(top[h] - zero[h]);
+    top[h] = high[h];
+    total[h] *= factor;
+#pragma unroll
+    for (int j = 0; j < WIDTH / 8; j++) sums[j * 4 + h * 2] *= factor, sums[j * 4 + h * 2 + 1] *= factor;
+  }
+}
+
 /* sums[j][i]: columns 8 j + 2 (lane % 4) and the next of rows lane / 4 (i = 0, 1) and lane / 4 + 8 (i = 2, 3). */
 template <typename Product, int DEPTH, int WIDTH, bool CAUSAL, typename Mask>
 GRAPHC_INLINE void graphc_attend(float *sums, const void *q, const void *k, const void *v, int64_t q_stride,
@@ -144,31 +172,12 @@ GRAPHC_INLINE void graphc_attend(float *sums, const void *q, const void *k, cons
     graphc_cp_async_wait<1>();
     __syncthreads();
     const unsigned char *kt = stages + tile % 2 * STAGE, *vt = kt + QK;
-    int beside = (int)(keys - key0), ahead = (int)(row0 - key0);
+    int beside = (int)(keys - key0);
     float scores[8][4];
     graphc_clear<32>(&scores[0][0]);
     graphc_rows_by_rows<Product, DEPTH, 64>(scores, graphc_dynamic, warp * 16, kt);
-    float high[2] = {top[0], top[1]};
-#pragma unroll
-    for (int j = 0; j < 8; j++)
-#pragma unroll
-      for (int i = 0; i < 4; i++) {
-        int row = i / 2 * 8, column = j * 8 + lane % 4 * 2 + i % 2;
-        bool seen = row < below && column < beside && !(CAUSAL && column > row + ahead);
-        scores[j][i] = seen ? mask(scores[j][i] * base2, row0 + row, key0 + column) : -CUDART_INF_F;
-        high[i / 2] = graphc_max(high[i / 2], scores[j][i]);
-      }
     float zero[2];
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-      high[h] = graphc_quad_max(high[h]);
-      zero[h] = high[h] == -CUDART_INF_F ? 0.0f : high[h];
-      float factor = exp2f(top[h] - zero[h]);
-      top[h] = high[h];
-      total[h] *= factor;
-#pragma unroll
-      for (int j = 0; j < WIDTH / 8; j++) sums[j * 4 + h * 2] *= factor, sums[j * 4 + h * 2 + 1] *= factor;
-    }
+    graphc_raise<CAUSAL, 8, WIDTH>(scores, mask, base2, row0, key0, below, beside, top, zero, total, sums);
 #pragma unroll
     for (int j = 0; j < 8; j++)
 #pragma unroll

@@ -84,31 +84,13 @@ GRAPHC_INLINE void graphc_attend_back_to_queries(void *dq, int64_t dq_stride, vo
     graphc_cp_async_wait<1>();
     __syncthreads();
     const unsigned char *kt = stages + tile % 2 * STAGE, *vt = kt + K;
-    int beside = (int)(x.keys - key0), ahead = (int)(row0 - key0);
-    float scores[COUNT][4], change[COUNT][4], high[2] = {top[0], top[1]}, zero[2];
+    int beside = (int)(x.keys - key0);
+    float scores[COUNT][4], change[COUNT][4], zero[2];
     graphc_clear<COUNT * 4>(&scores[0][0]);
     graphc_clear<COUNT * 4>(&change[0][0]);
     graphc_rows_by_rows<Product, DEPTH, KEYS>(scores, qt, warp * 16, kt);
     graphc_rows_by_rows<Product, WIDTH, KEYS>(change, gt, warp * 16, vt);
-#pragma unroll
-    for (int j = 0; j < COUNT; j++)
-#pragma unroll
-      for (int i = 0; i < 4; i++) {
-        int row = i / 2 * 8, column = j * 8 + lane % 4 * 2 + i % 2;
-        bool seen = row < below && column < beside && !(CAUSAL && column > row + ahead);
-        scores[j][i] = seen ? mask(scores[j][i] * base2, row0 + row, key0 + column) : -CUDART_INF_F;
-        high[i / 2] = graphc_max(high[i / 2], scores[j][i]);
-      }
-#pragma unroll
-    for (int h = 0; h < 2; h++) {
-      high[h] = graphc_quad_max(high[h]);
-      zero[h] = high[h] == -CUDART_INF_F ? 0.0f : high[h];
-      float factor = exp2f(top[h] - zero[h]);
-      top[h] = high[h];
-      total[h] *= factor;
-#pragma unroll
-      for (int j = 0; j < DEPTH / 8; j++) sums[j * 4 + h * 2] *= factor, sums[j * 4 + h * 2 + 1] *= factor;
-    }
+    graphc_raise<CAUSAL, COUNT, DEPTH>(scores, mask, base2, row0, key0, below, beside, top, zero, total, sums);
 #pragma unroll
     for (int j = 0; j < COUNT; j++)
 #pragma unroll
