@@ -15,10 +15,12 @@ from graphc.ir.dtype import DType
 from graphc.lowering.cpu import vmath
 from graphc.lowering.cpu.emit import (
     Expr,
+    as_named,
     bind,
     cast,
     const,
     dtype_of,
+    is_named,
     lanes_of,
     select,
     splat,
@@ -41,9 +43,9 @@ def same_lanes(*values: Expr) -> tuple[Expr, ...]:
 
 def named(value: Expr) -> Expr:
     """`bind` for every type: vectors of booleans wait as bytes, which LLVM turns back into masks."""
-    if dtype_of(value) != "bool" or lanes_of(value) == 1:
+    if dtype_of(value) != "bool" or lanes_of(value) == 1 or is_named(value):
         return bind(value)
-    return nonzero(bind(cast(value, "uint8")))
+    return as_named(nonzero(bind(cast(value, "uint8"))))
 
 
 def nonzero(value: Expr) -> Expr:

@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Protocol
 
 from graphc.ir.dim import Dim, floordiv
@@ -39,6 +39,7 @@ __all__ = [
     "Registers",
     "View",
     "along",
+    "as_named",
     "bind",
     "branch",
     "call",
@@ -52,6 +53,7 @@ __all__ = [
     "fold_lanes",
     "fused_loop",
     "i64",
+    "is_named",
     "kernel",
     "lanes_of",
     "local",
@@ -98,6 +100,36 @@ def _t() -> Any:
     return tirx
 
 
+@dataclass(frozen=True)
+class _Memory:
+    """The builder's functions for memory, a million calls of a large model: TVM's own wrappers around them take most
+    of the time, for forms of arguments that nothing here uses.
+    """
+
+    load: Callable[[Any, list[Expr], None], Expr]
+    store: Callable[[Any, Expr, list[Expr]], None]
+    allocate: Callable[[list[Expr], Any, str, None], Any]
+
+
+@cache
+def _memory() -> _Memory:
+    import tvm
+
+    names = ("ir.SubscriptExprRealize", *(f"script.ir_builder.tirx.{n}" for n in _STATEMENTS))
+    return _Memory(*map(tvm.get_global_func, names))
+
+
+_STATEMENTS = ("BufferStore", "AllocBuffer")
+
+
+def _load(buffer: Any, index: Expr) -> Expr:
+    return _memory().load(buffer, [index], None)
+
+
+def _store(buffer: Any, value: Expr, index: Expr) -> None:
+    _memory().store(buffer, value, [index])
+
+
 # ------------------------------------------------------------------------------------------- values
 
 
@@ -111,17 +143,50 @@ def static(extent: Extent) -> int | None:
 
 def i64(value: Extent) -> Expr:
     """``value`` as an int64 expression."""
-    return _t().int64(value) if isinstance(value, int) else value
+    return _integer(value) if isinstance(value, int) else value
+
+
+# Expressions never change, so that one object may stand in many places.
+@lru_cache(maxsize=1 << 14)
+def _integer(value: int) -> Expr:
+    return _t().int64(value)
+
+
+@lru_cache(maxsize=1 << 12)
+def _ramp(start: int, lanes: int) -> Expr:
+    """The constant index of consecutive elements."""
+    return i64(start) if lanes == 1 else _t().ramp(i64(start), i64(1), lanes)
+
+
+def _consecutive(start: Extent, lanes: int) -> Expr:
+    if isinstance(start, int):
+        return _ramp(start, lanes)
+    return start if lanes == 1 else _t().ramp(start, i64(1), lanes)
+
+
+_TYPES: dict[int, tuple[Any, str, int]] = {}
+"""By address, of TVM's types, of which there is one for each dtype: the type, which keeps it there, and its parts."""
+
+
+def _type_of(value: Expr) -> tuple[Any, str, int]:
+    type = value.ty
+    known = _TYPES.get(type.__chandle__())
+    if known is None:
+        dtype = type.dtype
+        known = (type, str(dtype).partition("x")[0], int(dtype.lanes))
+        if len(_TYPES) < 1 << 10:
+            _TYPES[type.__chandle__()] = known
+    return known
 
 
 def dtype_of(value: Expr) -> str:
     """The element type of a scalar or vector expression, e.g. ``"float32"``."""
-    return str(value.ty.dtype).partition("x")[0]
+    return _type_of(value)[1]
 
 
 def lanes_of(value: Expr) -> int:
     """The number of lanes of an expression; 1 for a scalar."""
-    return int(value.ty.dtype.lanes)
+    return _type_of(value)[2]
 
 
 def splat(value: Expr, lanes: int) -> Expr:
@@ -144,10 +209,11 @@ def bind(value: Expr) -> Expr:
     Floats and vectors go through a stack slot, which LLVM turns back into a register: TVM's
     simplifier would substitute a ``Bind`` into its uses again, in exponential time.
     """
-    t = _t()
+    if is_named(value):
+        return value
     dtype, lanes = dtype_of(value), lanes_of(value)
     if dtype == "bool" or (lanes == 1 and "float" not in dtype):
-        return t.bind(value)
+        return _t().bind(value)
     return stored(value)
 
 
@@ -157,17 +223,37 @@ def stored(value: Expr) -> Expr:
     A divisor made safe by ``select(d == 0, 1, d)`` would become d again inside of
     ``select(d == 0, 0, a / d)``, both sides of which are evaluated.
     """
-    t, lanes = _t(), lanes_of(value)
-    slot = local(lanes, dtype_of(value))
-    index = 0 if lanes == 1 else t.ramp(0, 1, lanes)
-    t.buffer_store(slot, value, [index])
-    return slot[index]
+    if is_named(value):
+        return value
+    _, dtype, lanes = _type_of(value)
+    slot = local(lanes, dtype)
+    index = _ramp(0, lanes)
+    _store(slot, value, index)
+    return as_named(_load(slot, index))
+
+
+def is_named(value: Expr) -> bool:
+    """Whether an expression is a slot that is written once: it may be used twice as it stands."""
+    return getattr(value, "graphc_named", False)
+
+
+def as_named(value: Expr) -> Expr:
+    """Marks an expression as one that may be used twice, see :func:`is_named`."""
+    value.graphc_named = True
+    return value
 
 
 def local(width: int, dtype: str) -> Any:
     """A flat TVM buffer of ``width`` elements on the stack of the function."""
     # A layout, which only GPU kernels need, would take half the time of emitting a kernel.
-    return _t().alloc_buffer((width,), dtype, scope="global", layout=None)
+    return _memory().allocate([i64(width)], _type_named(dtype), "global", None)
+
+
+@cache
+def _type_named(dtype: str) -> Any:
+    import tvm
+
+    return tvm.ir.PrimType(dtype)
 
 
 def select(condition: Expr, true_value: Expr, false_value: Expr) -> Expr:
@@ -284,14 +370,16 @@ class View:
         return position + known if known else position
 
     def _index(self, index: Sequence[Extent], lanes: int) -> Expr:
-        base = i64(self.position(index))
-        return base if lanes == 1 else _t().ramp(base, i64(self.strides[-1]), lanes)
+        base = self.position(index)
+        if self.strides[-1] == 1 and isinstance(self.strides[-1], int):
+            return _consecutive(base, lanes)
+        return i64(base) if lanes == 1 else _t().ramp(i64(base), i64(self.strides[-1]), lanes)
 
     def load(self, index: Sequence[Extent], lanes: int = 1) -> Expr:
         """``lanes`` elements along the last dimension, gathered where its stride is not 1."""
         if lanes > 1 and static(self.strides[-1]) == 0:
             return splat(self.load(index), lanes)
-        value = self.buffer[self._index(index, lanes)]
+        value = _load(self.buffer, self._index(index, lanes))
         if self.dtype == "bfloat16":
             from graphc.lowering.cpu.bfloat import widened
 
@@ -310,7 +398,7 @@ class View:
             from graphc.lowering.cpu.bfloat import narrowed
 
             value = narrowed(value)
-        _t().buffer_store(self.buffer, value, [self._index(index, lanes_of(value))])
+        _store(self.buffer, value, self._index(index, lanes_of(value)))
 
     def address(self, index: Sequence[Extent]) -> Expr:
         """The raw pointer to the element at ``index``."""
@@ -360,14 +448,11 @@ class Registers:
 
     def get(self, row: int, column: Extent = 0, lanes: int = 1) -> Expr:
         """``lanes`` elements of ``row`` from ``column`` on; a symbolic column keeps the row in memory."""
-        start = i64(column)
-        return self._rows[row][start if lanes == 1 else _t().ramp(start, i64(1), lanes)]
+        return _load(self._rows[row], _consecutive(column, lanes))
 
     def set(self, value: Expr, row: int, column: Extent = 0) -> None:
         """Replaces the elements of ``row`` from ``column`` on by the lanes of ``value``."""
-        lanes, start = lanes_of(value), i64(column)
-        index = start if lanes == 1 else _t().ramp(start, i64(1), lanes)
-        _t().buffer_store(self._rows[row], value, [index])
+        _store(self._rows[row], value, _consecutive(column, lanes_of(value)))
 
 
 def clear(flat: View, start: Extent, length: Extent) -> None:
