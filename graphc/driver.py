@@ -4,15 +4,16 @@ elaborated = frontend.load(path)             text → AST → graph, every shape
 graph      = specialise(elaborated.graph)    named dims fixed by the user become integers
 optimised  = optimise(graph)                 the pass pipeline, ending in fused kernels
 program    = generate(optimised, weights)    plan, TIR, object code
-write(program, directory)                    the deployable module; what was compiled before comes from the cache
+draft.write_code(program)                    the deployable module; what was compiled before comes from the cache
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,12 @@ import numpy as np
 
 from graphc.artifact import cache
 from graphc.artifact.compiler import RUNTIME, check_compiler, find_compiler
-from graphc.artifact.cuda.build import CUDA_RUNTIME, write_cuda
+from graphc.artifact.cuda.build import CUDA_RUNTIME, write_program
 from graphc.artifact.cuda.target import CudaTarget, is_cuda, parse_cuda_target
 from graphc.artifact.cuda.toolchain import find_toolchain
 from graphc.artifact.folder import replacing
-from graphc.artifact.spec import ModuleSpec, with_initial
-from graphc.artifact.writer import write
+from graphc.artifact.spec import WeightSpec, initial_weights, with_initial
+from graphc.artifact.writer import drafting
 from graphc.ir.graph import Graph
 from graphc.ir.printer import print_graph
 from graphc.lowering import toolkit
@@ -94,8 +95,13 @@ def compile_graph(
     find_compiler()
     if isinstance(machine, CudaTarget):
         find_toolchain()
+    began = state or {}
     imported = toolkit.preload()  # imports TVM beside the passes
-    with _no_collector(), ThreadPoolExecutor(1) as pool:
+    with drafting(directory) as draft, _no_collector(), ThreadPoolExecutor(1) as pool:
+
+        def packed(weights: Sequence[WeightSpec]) -> None:
+            draft.write_weights((*weights, *initial_weights(weights, began)))
+
         files = CUDA_RUNTIME if isinstance(machine, CudaTarget) else RUNTIME
         # The C runtime compiles while kernels are made.
         runtime = pool.submit(check_compiler, files)
@@ -105,12 +111,18 @@ def compile_graph(
         optimised, _ = optimise(graph, keep=keep, tiles=tiles)
         progress("generating code")
         imported.join()  # two threads that begin at different parts of it would see halves
-        spec, linked = _generated(optimised, parameters, machine, precision)
+        if isinstance(machine, CudaTarget):
+            spec, program = generate_device(optimised, parameters, machine, precision, packed)
+            finish = partial(write_program, draft, program=program)
+        else:
+            spec, objects = generate(
+                optimised, parameters, target=machine.name, precision=precision, packed=packed
+            )
+            finish = partial(draft.write_code, objects=objects)
         runtime.result()
-    if state is not None:
-        spec = with_initial(spec, state)
-    progress("linking")
-    folder = linked(spec, directory)
+        progress("linking")
+        finish(with_initial(spec, began))
+    folder = Path(directory)
     if store is not None:
         store.keep(key, folder)
     return folder
@@ -126,17 +138,6 @@ def _no_collector() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
-
-
-def _generated(
-    graph: Graph, parameters: Mapping[str, Array], machine: CpuTarget | CudaTarget, precision: str
-) -> tuple[ModuleSpec, Callable[[ModuleSpec, str | Path], Path]]:
-    """A module's data, and what makes a folder of it, with the code that was generated."""
-    if isinstance(machine, CudaTarget):
-        spec, program = generate_device(graph, parameters, machine, precision)
-        return spec, lambda spec, directory: write_cuda(spec, program, directory)
-    spec, objects = generate(graph, parameters, target=machine.name, precision=precision)
-    return spec, lambda spec, directory: write(spec, objects, directory)
 
 
 def _from_cache(store: cache.Cache, key: str, directory: str | Path) -> bool:

@@ -22,7 +22,7 @@ with inputs, outputs and dims in the order of `ModuleSpec`, and return 0.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -289,17 +289,26 @@ def _check_port(kind: str, port: Port) -> None:
 
 def with_initial(spec: ModuleSpec, state: Mapping[str, npt.NDArray[Any]]) -> ModuleSpec:
     """The spec of a module whose state, by name, starts as these arrays; zeros are not stored."""
-    weights = list(spec.weights)
+    added = initial_weights(spec.weights, state)
+    names = {w.name.removeprefix(_INITIAL): w.name for w in added}
+    return replace(spec, weights=(*spec.weights, *added), initial=names)
+
+
+def initial_weights(
+    weights: Sequence[WeightSpec], state: Mapping[str, npt.NDArray[Any]]
+) -> tuple[WeightSpec, ...]:
+    """What a state begins with, where that is not zero, as weights after `weights`."""
     end = max((w.offset + int(np.asarray(w.array).nbytes) for w in weights), default=0)
-    initial = {}
+    added = []
     for name, array in state.items():
-        if not array.any():
-            continue
-        offset = -(-end // 64) * 64
-        weights.append(WeightSpec(f"initial/{name}", array, offset))
-        initial[name] = f"initial/{name}"
-        end = offset + array.nbytes
-    return replace(spec, weights=tuple(weights), initial=initial)
+        if array.any():
+            offset = -(-end // 64) * 64
+            added.append(WeightSpec(_INITIAL + name, array, offset))
+            end = offset + array.nbytes
+    return tuple(added)
+
+
+_INITIAL = "initial/"
 
 
 def _check_initial(spec: ModuleSpec) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -13,10 +14,10 @@ from graphc import __version__
 from graphc.artifact import expr, manifest
 from graphc.artifact.codegen import interface_digest, module_c
 from graphc.artifact.compiler import link_module
-from graphc.artifact.folder import replacing
+from graphc.artifact.folder import replacing, sync
 from graphc.artifact.header import example_c, module_h
 from graphc.artifact.safetensors_io import WeightsInfo, write_placed
-from graphc.artifact.spec import ModuleSpec, Port
+from graphc.artifact.spec import ModuleSpec, Port, WeightSpec
 
 
 def write(spec: ModuleSpec, objects: Sequence[bytes], directory: str | os.PathLike[str]) -> Path:
@@ -40,24 +41,58 @@ def write(spec: ModuleSpec, objects: Sequence[bytes], directory: str | os.PathLi
 
     Returns the folder.
     """
-    return write_folder(
-        spec, lambda weights: link_module(module_c(spec, weights), objects), directory
-    )
+    with drafting(directory) as draft:
+        draft.write_weights(spec.weights)
+        draft.write_code(spec, objects)
+    return Path(directory)
 
 
-def write_folder(
-    spec: ModuleSpec,
-    link: Callable[[WeightsInfo], bytes],
-    directory: str | os.PathLike[str],
-    extra: Mapping[str, str] = MappingProxyType({}),
-) -> Path:
-    """Writes a module's folder: `link` makes module.so when the weights are written, `extra` are more texts by name.
+@contextlib.contextmanager
+def drafting(directory: str | os.PathLike[str]) -> Iterator[Draft]:
+    """Gives a module's folder to write, piece by piece; when the block ends well it takes its place.
 
-    Raises ModuleFileError, and what `link` raises.
+    Raises ModuleFileError as `replacing` does.
     """
     with replacing(directory) as folder:
-        with open(folder / manifest.WEIGHTS, "wb") as file:
-            weights = write_placed(file, [(w.name, w.array, w.offset) for w in spec.weights])
+        yield Draft(folder)
+
+
+class Draft:
+    """A module's folder while it is written: its weights once they are packed, all else once there is code.
+
+    Weights may be written by another thread while kernels compile: those of a language model take as long.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._weights: WeightsInfo | None = None
+        self._placed: list[tuple[str, int]] = []
+
+    def write_weights(self, weights: Sequence[WeightSpec]) -> None:
+        """Writes weights.safetensors, to the disk itself. Raises OSError."""
+        path = self._folder / manifest.WEIGHTS
+        with open(path, "wb") as file:
+            self._weights = write_placed(file, [(w.name, w.array, w.offset) for w in weights])
+        sync(path)
+        self._placed = [(w.name, w.offset) for w in weights]
+
+    def write_code(self, spec: ModuleSpec, objects: Sequence[bytes]) -> None:
+        """Writes everything else, when the weights are there. Raises as `write` does, and OSError."""
+        self.write_linked(spec, lambda weights: link_module(module_c(spec, weights), objects))
+
+    def write_linked(
+        self,
+        spec: ModuleSpec,
+        link: Callable[[WeightsInfo], bytes],
+        extra: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """The same where `link` makes module.so; `extra` are more texts by name.
+
+        Raises ValueError when the weights that were written are not the spec's.
+        """
+        folder, weights = self._folder, self._weights
+        if weights is None or self._placed != [(w.name, w.offset) for w in spec.weights]:
+            raise ValueError(f"the weights of {spec.name} were not written, or others were")
         library = folder / manifest.LIBRARY
         library.write_bytes(link(weights))
         mode = library.stat().st_mode
@@ -81,7 +116,6 @@ def write_folder(
         files[manifest.WEIGHTS] = {"bytes": weights.size, "sha256": weights.sha256.hex()}
         body = _body(spec, weights, files)
         (folder / manifest.NAME).write_text(manifest.to_text(body), encoding="utf-8", newline="\n")
-    return Path(directory)
 
 
 def _body(spec: ModuleSpec, weights: WeightsInfo, files: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Select a kernel for each fusion, plan memory, pack the weights, emit the distinc
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from graphc.artifact import cache
-from graphc.artifact.spec import ModuleSpec
+from graphc.artifact.spec import ModuleSpec, WeightSpec
 from graphc.ir.graph import Graph, Node
 from graphc.ir.printer import print_graph
 from graphc.lowering.contents import faults_of, needs_of, spec_of, static_slots, weights_of
 from graphc.lowering.cpu.build import compile_objects
+from graphc.lowering.cpu.emit import stores
 from graphc.lowering.cpu.features import CpuTarget, parse_target
 from graphc.lowering.cpu.kernel import Kernel
 from graphc.lowering.cpu.program import (
@@ -37,7 +39,9 @@ from graphc.ops import Fusion
 from graphc.passes.fuse import static_nodes
 
 Array = np.ndarray[Any, np.dtype[Any]]
-_PER_OBJECT = 4  # kernels of one object: few, so that LLVM starts early; each object costs 15 ms
+# Small enough that LLVM starts early and all threads end together; each object costs 30 ms of its own.
+_PER_OBJECT = 1000
+_STORES = 40  # what a kernel takes beside its stores, in stores
 
 
 def generate(
@@ -46,6 +50,7 @@ def generate(
     *,
     target: str = "native",
     precision: str = "f32",
+    packed: Callable[[Sequence[WeightSpec]], None] = lambda weights: None,
 ) -> tuple[ModuleSpec, list[bytes]]:
     """Generates code for a fused graph.
 
@@ -54,6 +59,7 @@ def generate(
         parameters: parameter path -> array of the parameter's type and shape.
         target: see `parse_target`.
         precision: see `lower_precision`.
+        packed: called with the weights as soon as they are packed, by another thread, while kernels compile.
 
     Returns the module's data and its object files, equal for equal arguments. Raises TargetError.
     """
@@ -67,18 +73,21 @@ def generate(
     faults, fault_ids = faults_of(plan)
     with ThreadPoolExecutor(1) as pool:
         # NumPy packs the weights while kernels compile; only the main function needs to know where they lie.
-        packed = pool.submit(weights_of, graph, plan, kernels, parameters)
+        weights = pool.submit(weights_of, graph, plan, kernels, parameters)
+        kept = pool.submit(lambda: packed(weights.result()[0]))
 
         def main() -> Any:
-            return emit_main(graph, plan.calls, functions, fault_ids, packed.result()[1])
+            return emit_main(graph, plan.calls, functions, fault_ids, weights.result()[1])
 
         objects = _objects(
             (print_graph(graph), cpu.name, precision),
             lambda: compile_objects(_partitions(functions, cpu, main), cpu, plain={MAIN}),
         )
-        weights, _ = packed.result()
+        kept.result()
     symbols = [function.symbol for function in functions]
-    spec = spec_of(graph, plan, symbols, weights, faults, cpu.name, cpu.required_features)
+    spec = spec_of(
+        graph, plan, symbols, weights.result()[0], faults, cpu.name, cpu.required_features
+    )
     return replace(spec, precision="f32" if note else precision, note=note), objects
 
 
@@ -114,10 +123,20 @@ def _objects(parts: Sequence[str], make: Callable[[], list[bytes]]) -> list[byte
 def _partitions(
     functions: Sequence[Function], cpu: CpuTarget, main: Callable[[], Any]
 ) -> Iterator[dict[str, Any]]:
-    """The distinct functions, emitted a few at a time, and last `graphc_main`."""
-    named = {function.symbol: function for function in functions}
-    distinct = [each for function in named.values() for each in function.every()]
-    for start in range(0, len(distinct), _PER_OBJECT):
-        chunk = distinct[start : start + _PER_OBJECT]
-        yield {function.symbol: emit_function(function, cpu) for function in chunk}
-    yield {MAIN: main()}
+    """The distinct functions, emitted a few at a time, and last `graphc_main`, alone where there is much else."""
+    distinct = {function.symbol: function for function in functions}
+    chunk: dict[str, Any] = {}
+    full, first = 0, True
+    for function in itertools.chain.from_iterable(f.every() for f in distinct.values()):
+        before = stores()
+        emitted = emit_function(function, cpu)
+        size = stores() - before + _STORES
+        if chunk and full + size > _PER_OBJECT:
+            yield chunk
+            chunk, full, first = {}, 0, False
+        chunk[function.symbol] = emitted
+        full += size
+    if chunk and not first:
+        yield chunk
+        chunk = {}
+    yield {**chunk, MAIN: main()}

@@ -13,7 +13,7 @@ from graphc.artifact.cuda.toolchain import compile_source
 from graphc.artifact.device import DeviceProgram, check_program
 from graphc.artifact.safetensors_io import WeightsInfo
 from graphc.artifact.spec import ModuleSpec
-from graphc.artifact.writer import write_folder
+from graphc.artifact.writer import Draft, drafting
 
 CUDA_RUNTIME = (*COMMON, "cuda_driver.c", "cuda_frame.c", "cuda_model.c", "cuda_run.c")
 """The C files of the runtime for GPUs."""
@@ -46,6 +46,14 @@ def write_cuda(spec: ModuleSpec, program: DeviceProgram, directory: str | os.Pat
 
     Returns the folder.
     """
+    with drafting(directory) as draft:
+        draft.write_weights(spec.weights)
+        write_program(draft, spec, program)
+    return Path(directory)
+
+
+def write_program(draft: Draft, spec: ModuleSpec, program: DeviceProgram) -> None:
+    """The same but for the weights, which are there. Raises as `write_cuda` does, and OSError."""
     check_program(program, spec)
     target = parse_cuda_target(spec.target)
     binary = compile_source(program.source, target)
@@ -56,4 +64,4 @@ def write_cuda(spec: ModuleSpec, program: DeviceProgram, directory: str | os.Pat
         sources = {"module.c": tables_c(spec, weights), "program.c": host}
         return link(sources, files, CUDA_RUNTIME, (*EXPORTS, *CUDA_EXPORTS))
 
-    return write_folder(spec, library, directory, {SOURCE: program.source})
+    draft.write_linked(spec, library, {SOURCE: program.source})

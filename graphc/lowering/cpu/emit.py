@@ -128,6 +128,16 @@ def _load(buffer: Any, index: Expr) -> Expr:
 
 def _store(buffer: Any, value: Expr, index: Expr) -> None:
     _memory().store(buffer, value, [index])
+    global _stores
+    _stores += 1
+
+
+_stores = 0
+
+
+def stores() -> int:
+    """How many stores have been emitted: what is between two calls tells how long it takes to compile."""
+    return _stores
 
 
 # ------------------------------------------------------------------------------------------- values

@@ -5,7 +5,7 @@ Select a kernel for each fusion, plan memory, pack the weights, write the distin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from graphc.artifact.cuda.target import CudaTarget
 from graphc.artifact.device import Address, DeviceProgram
-from graphc.artifact.spec import ModuleSpec
+from graphc.artifact.spec import ModuleSpec, WeightSpec
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, Node
 from graphc.lowering.contents import faults_of, needs_of, spec_of, static_slots, weights_of
@@ -33,7 +33,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def generate_device(
-    graph: Graph, parameters: Mapping[str, Array], target: CudaTarget, precision: str = "f32"
+    graph: Graph,
+    parameters: Mapping[str, Array],
+    target: CudaTarget,
+    precision: str = "f32",
+    packed: Callable[[Sequence[WeightSpec]], None] = lambda weights: None,
 ) -> tuple[ModuleSpec, DeviceProgram]:
     """Generates code for a fused graph.
 
@@ -43,6 +47,7 @@ def generate_device(
         target: the GPU.
         precision: `f32`; `tf32`, in which products multiply f32 of 10 bits of mantissa; `bf16` or `f16`, which values
             between kernels are stored and products multiplied in.
+        packed: called with the weights as soon as they are packed.
 
     Returns the module's data and its device program, equal for equal arguments. Raises ValueError for another
     precision.
@@ -65,6 +70,7 @@ def generate_device(
     plan = make_plan(graph, needs, static)
     verify_plan(graph, plan)
     weights, _ = weights_of(graph, plan, kernels, parameters)
+    packed(weights)
     faults, fault_ids = faults_of(plan)
     functions = functions_of(plan, kernels)
 
