@@ -9,13 +9,13 @@ would turn vector selects into branches. The list here is what is left: buffers 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from graphc.lowering.cpu.emit import symbol
-from graphc.lowering.cpu.features import LEVEL, CpuTarget
+from graphc.lowering.cpu.features import CpuTarget
 
 __all__ = ["compile_object", "compile_objects"]
 
@@ -38,7 +38,9 @@ def _lower(module: Any, target: Any) -> Any:
     return tvm.ir.transform.Sequential(passes)(module)
 
 
-def compile_object(functions: Mapping[Any, Any], target: CpuTarget, *, level: int = LEVEL) -> bytes:
+def compile_object(
+    functions: Mapping[Any, Any], target: CpuTarget, *, level: int | None = None
+) -> bytes:
     """Compiles PrimFuncs into one relocatable ELF object.
 
     Args:
@@ -46,7 +48,7 @@ def compile_object(functions: Mapping[Any, Any], target: CpuTarget, *, level: in
             :func:`~graphc.lowering.cpu.emit.symbol` that its callers use. A public one
             (``kernel(..., public=True)``) becomes the C symbol it was named.
         target: the instruction set. No check is made that this machine has it: nothing is run.
-        level: how much LLVM optimises.
+        level: how much LLVM optimises, by default what kernels need.
 
     Returns:
         the bytes of the ``.o`` file, equal for equal input. It refers to ``libc`` symbols at most,
@@ -70,19 +72,20 @@ def compile_objects(
     partitions: Iterable[Mapping[Any, Any]],
     target: CpuTarget,
     *,
-    plain: Collection[str] = (),
+    plain: Set[str] = frozenset(),
     threads: int = 2,
 ) -> list[bytes]:
     """Compiles several modules at once, one object each, in the order given.
 
-    Those that hold a function of `plain` are long, run once and have little to optimise: LLVM does the least it can.
+    Functions of `plain` are long, run once and have little to optimise: LLVM does the least it can where there are no
+    others beside them.
 
     `partitions` may be a generator: what it has yielded compiles while it emits the next, since LLVM
     runs without the interpreter lock. Functions that another partition calls must be public.
     """
 
     def compiled(functions: Mapping[Any, Any]) -> bytes:
-        level = LEVEL if functions.keys().isdisjoint(plain) else 1
+        level = 1 if functions.keys() <= plain else None
         return compile_object(functions, target, level=level)
 
     with ThreadPoolExecutor(max_workers=threads) as pool:

@@ -42,10 +42,6 @@ _EXTENSIONS = {
 }
 
 
-LEVEL = 2
-"""How much LLVM optimises. Level 3 takes twice the time for code that is larger and no faster (benchmarks/NOTES.md)."""
-
-
 @dataclass(frozen=True)
 class CpuTarget:
     """One instruction set to compile for.
@@ -120,15 +116,27 @@ class CpuTarget:
         # The kernels are tiled for 512-bit registers; LLVM's v4 tuning shies away from them.
         return (*extra, "-prefer-256-bit") if self.vector_bits == 512 else extra
 
-    def tvm_target(self, level: int = LEVEL) -> Any:
-        """The :class:`tvm.target.Target` of this instruction set, for an optimisation level of LLVM (imports TVM)."""
+    @property
+    def optimisation(self) -> int:
+        """LLVM's level for kernels, which are written as they are to run: more takes longer and makes them no faster.
+
+        Measured with 16 registers, where level 2 is 20 % slower to compile and level 3 more (benchmarks/NOTES.md); with
+        32 only that 3 does not pay.
+        """
+        return 2 if self.vector_registers == 32 else 1
+
+    def tvm_target(self, level: int | None = None) -> Any:
+        """The :class:`tvm.target.Target` of this instruction set (imports TVM).
+
+        `level` is LLVM's, by default that of kernels.
+        """
         import tvm
 
         spec: dict[str, Any] = {
             "kind": "llvm",
             "mtriple": "x86_64-unknown-linux-gnu",
             "mcpu": self.level,
-            "opt-level": level,
+            "opt-level": self.optimisation if level is None else level,
         }
         if self.mattr:
             spec["mattr"] = list(self.mattr)
