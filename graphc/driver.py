@@ -65,6 +65,7 @@ def compile_graph(
     target: str = "native",
     precision: str = "f32",
     state: Mapping[str, Array] | None = None,
+    durable: bool = True,
     progress: Progress = lambda stage: None,
 ) -> Path:
     """Everything after elaboration: from a checked graph and its build-time parameters to a module folder.
@@ -79,6 +80,7 @@ def compile_graph(
         precision: `f32`, `bf16` or `high`, for GPUs `f32`, `tf32`, `bf16` or `f16`, see `lowering/precision.py`;
             ValueError for anything else.
         state: what inputs that are state start as, by name; the module hands it out.
+        durable: whether the folder outlives a crash of the machine, which takes as long as the disk does.
         progress: called with the name of each stage.
 
     Returns the folder. Raises ModuleCompilerError before any long work when there is no C compiler to link with, or no
@@ -90,14 +92,18 @@ def compile_graph(
         progress("looking into the cache")
         texts = (print_graph(graph, locations=True), machine.name, precision)
         key = cache.key_of("module", (*texts, parameters, state or {}))
-        if _from_cache(store, key, directory):
+        if _from_cache(store, key, directory, durable):
             return Path(directory)
     find_compiler()
     if isinstance(machine, CudaTarget):
         find_toolchain()
     began = state or {}
     imported = toolkit.preload()  # imports TVM beside the passes
-    with drafting(directory) as draft, _no_collector(), ThreadPoolExecutor(1) as pool:
+    with (
+        drafting(directory, durable=durable) as draft,
+        _no_collector(),
+        ThreadPoolExecutor(1) as pool,
+    ):
 
         def packed(weights: Sequence[WeightSpec]) -> None:
             draft.write_weights((*weights, *initial_weights(weights, began)))
@@ -140,10 +146,10 @@ def _no_collector() -> Iterator[None]:
             gc.enable()
 
 
-def _from_cache(store: cache.Cache, key: str, directory: str | Path) -> bool:
+def _from_cache(store: cache.Cache, key: str, directory: str | Path, durable: bool) -> bool:
     """Puts a module that was compiled before in its place, if it is still there and whole."""
     try:
-        with replacing(directory) as folder:
+        with replacing(directory, durable=durable) as folder:
             if not store.copy(key, folder):
                 raise LookupError(key)
     except LookupError:

@@ -241,7 +241,13 @@ class Model:
         else:
             folder, place = None, Path(directory)
         driver.compile_graph(
-            self.graph, arrays, place, target=target, precision=precision, progress=progress
+            self.graph,
+            arrays,
+            place,
+            target=target,
+            precision=precision,
+            durable=directory is not None,
+            progress=progress,
         )
         progress("opening")
         module = open_compiled(place, threads)

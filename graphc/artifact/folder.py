@@ -18,12 +18,13 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 @contextlib.contextmanager
-def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing(target: str | os.PathLike[str], *, durable: bool = True) -> Iterator[Path]:
     """Gives an empty folder beside `target` to fill; when the block ends well it takes the place of
     `target`.
 
     `target` may be missing, an empty folder, or a graphc module; files in it that are not the old
-    module's are kept. Whatever fails, nothing half-written stays behind. Raises ModuleFileError
+    module's are kept. Whatever fails, nothing half-written stays behind; nor does a crash of the machine
+    leave any, if it is to be `durable`, which takes as long as the disk does. Raises ModuleFileError
     when `target` is something else, or for any OSError on the way (disk full, no permission).
     """
     final = Path(os.path.abspath(target))
@@ -39,7 +40,7 @@ def replacing(target: str | os.PathLike[str]) -> Iterator[Path]:
         raise _failed(target, error) from error
     try:
         yield fresh
-        for path in fresh.iterdir():
+        for path in fresh.iterdir() if durable else ():
             sync(path)
         _put_in_place(fresh, final, old_files)
     except OSError as error:

@@ -17,6 +17,7 @@ import mmap
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeGuard, Union
 
@@ -271,9 +272,11 @@ def write_placed(
     start = len(text).to_bytes(8, "little") + text
     digest = hashlib.sha256(start)
     file.write(start)
-    for chunk in _chunks(pieces):
-        digest.update(chunk)
-        file.write(chunk)
+    with ThreadPoolExecutor(1) as pool:
+        for chunk in _chunks(pieces):
+            hashed = pool.submit(digest.update, chunk)
+            file.write(chunk)
+            hashed.result()
     return WeightsInfo(
         len(start) + end, len(start), digest.digest(), hashlib.sha256(start).digest()
     )

@@ -48,13 +48,13 @@ def write(spec: ModuleSpec, objects: Sequence[bytes], directory: str | os.PathLi
 
 
 @contextlib.contextmanager
-def drafting(directory: str | os.PathLike[str]) -> Iterator[Draft]:
+def drafting(directory: str | os.PathLike[str], *, durable: bool = True) -> Iterator[Draft]:
     """Gives a module's folder to write, piece by piece; when the block ends well it takes its place.
 
-    Raises ModuleFileError as `replacing` does.
+    See `replacing` for `durable`, and the ModuleFileError that is raised.
     """
-    with replacing(directory) as folder:
-        yield Draft(folder)
+    with replacing(directory, durable=durable) as folder:
+        yield Draft(folder, durable)
 
 
 class Draft:
@@ -63,17 +63,18 @@ class Draft:
     Weights may be written by another thread while kernels compile: those of a language model take as long.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, durable: bool = True) -> None:
+        self._folder, self._durable = folder, durable
         self._weights: WeightsInfo | None = None
         self._placed: list[tuple[str, int]] = []
 
     def write_weights(self, weights: Sequence[WeightSpec]) -> None:
-        """Writes weights.safetensors, to the disk itself. Raises OSError."""
+        """Writes weights.safetensors, to the disk itself if it is to be durable. Raises OSError."""
         path = self._folder / manifest.WEIGHTS
         with open(path, "wb") as file:
             self._weights = write_placed(file, [(w.name, w.array, w.offset) for w in weights])
-        sync(path)
+        if self._durable:
+            sync(path)
         self._placed = [(w.name, w.offset) for w in weights]
 
     def write_code(self, spec: ModuleSpec, objects: Sequence[bytes]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePath
 from typing import Any, Protocol
 
@@ -68,13 +69,19 @@ def weights_of(
         for node_value in [call.node.operands[slot]]
     }
     arrays = evaluate_values(graph, [value for value, _ in plan.weights], parameters)
-    specs, offsets, end = [], [], 0
-    names: dict[str, int] = {}
-    for value, packing_name in plan.weights:
+
+    def packed(weight: tuple[Value, str]) -> Array:
+        value, packing_name = weight
         array = np.asarray(arrays[value])
         if packing_name:
             array = packings[value, packing_name].pack(array)
-        array = np.ascontiguousarray(array)
+        return np.ascontiguousarray(array)
+
+    specs, offsets, end = [], [], 0
+    names: dict[str, int] = {}
+    with ThreadPoolExecutor(2) as pool:
+        packs = pool.map(packed, plan.weights)
+    for (value, _), array in zip(plan.weights, packs, strict=True):
         name = _weight_name(graph, value)
         names[name] = names.get(name, 0) + 1
         if names[name] > 1:

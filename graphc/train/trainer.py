@@ -147,6 +147,7 @@ class Trainer:
             target=target,
             precision=self._precision,
             state=state,
+            durable=False,  # it goes with the trainer
             progress=lambda stage: progress(f"{name}: {stage}"),
         )
         return open_compiled(folder, threads)
