@@ -15,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from graphc import driver as driver
     from graphc.artifact import Module, ModuleError, open
     from graphc.diagnostics import Diagnostic, DiagnosticError
     from graphc.model import Model, grad, load
@@ -48,7 +49,13 @@ __all__ = [
 ]
 
 
+_LATE = ("driver",)
+"""Modules that `import graphc` is enough for: what only reads models does not load the compiler."""
+
+
 def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        return importlib.import_module(f"graphc.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'graphc' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOME[name]), name)

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from graphc import driver, frontend
+import graphc
+from graphc import frontend
 from graphc.artifact import Module, open_compiled
 from graphc.artifact.safetensors_io import read_safetensors
 from graphc.autodiff import grad_graph
@@ -123,7 +124,7 @@ class Model:
 
     def optimised(self, after: str | None = None) -> Graph:
         """The graph after the pass called `after`, or after all of them. Raises ValueError for an unknown pass."""
-        return driver.optimise(self.graph, until=after)[0]
+        return graphc.driver.optimise(self.graph, until=after)[0]
 
     def dump(self, after: str | None = None) -> str:
         """The graph as text, which parses back; `after` names a pass, None means before any."""
@@ -240,7 +241,7 @@ class Model:
             place = Path(folder.name) / self.name
         else:
             folder, place = None, Path(directory)
-        driver.compile_graph(
+        graphc.driver.compile_graph(
             self.graph,
             arrays,
             place,
