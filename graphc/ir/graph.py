@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
+from typing import NamedTuple
 
 import networkx as nx
 
@@ -23,9 +24,8 @@ from graphc.ir.types import TensorType
 from graphc.source import Span
 
 
-@dataclass(frozen=True, order=True)
-class Value:
-    """One result of one node."""
+class Value(NamedTuple):
+    """One result of one node. (A tuple, for it is hashed more often than anything else.)"""
 
     node: int
     result: int = 0
@@ -54,15 +54,24 @@ class Node:
     """The node's results."""
 
     def __post_init__(self) -> None:
-        count = len(self.types)
-        one = count == 1  # nearly always
-        values = (Value(self.id),) if one else tuple(Value(self.id, i) for i in range(count))
-        object.__setattr__(self, "values", values)
+        object.__setattr__(self, "values", _results(self.id, len(self.types)))
+
+    def moved(self, id: int, operands: tuple[Value, ...]) -> Node:
+        """The same node under another id, on other operands of the same types."""
+        # Passes do this to most nodes of a graph: a copy takes a third of what the constructor does.
+        new = object.__new__(Node)
+        new.__dict__.update(self.__dict__)
+        new.__dict__.update(id=id, operands=operands, values=_results(id, len(self.types)))
+        return new
 
     @property
     def path(self) -> str:
         """The block path as text: `layer1.0.conv1`."""
         return ".".join(s.label for s in self.scope)
+
+
+def _results(id: int, count: int) -> tuple[Value, ...]:
+    return (Value(id),) if count == 1 else tuple(Value(id, i) for i in range(count))
 
 
 class Graph:
@@ -275,7 +284,7 @@ class GraphBuilder:
                 at = ids[node.id] = len(kept)
                 if any(ids[v.node] != v.node for v in node.operands) or at != node.id:
                     operands = tuple(Value(ids[v.node], v.result) for v in node.operands)
-                    node = Node(at, node.op, operands, node.types, node.scope, node.span)
+                    node = node.moved(at, operands)
                 kept.append(node)
         renamed = [(n, Value(ids[v.node], v.result)) for n, v in outputs]
         return Graph(self.name, self.dims, kept, renamed)

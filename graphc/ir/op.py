@@ -146,6 +146,7 @@ class Op:
     commutative: ClassVar[bool] = False  # operands 0 and 1 may be swapped
     # Facts that passes and lowering ask for:
     expensive: ClassVar[bool] = False  # redoing it per use costs more than a load: exp, tanh, ...
+    checked: ClassVar[bool] = False  # `compute` checks an index that only the run knows
     spatial: ClassVar[bool] = False  # has a `channels_last` attribute: conv, pooling, resize, ...
     spatial_operands: ClassVar[int] = (
         1  # of a spatial op: how many, from the first, have its layout

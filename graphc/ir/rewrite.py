@@ -29,7 +29,7 @@ class Rewriter(GraphBuilder):
                 return self.emit(node.op, *operands)
         at = len(self.nodes)
         if at != node.id or operands != node.operands:
-            node = Node(at, node.op, operands, node.types, node.scope, node.span)
+            node = node.moved(at, operands)
         self.nodes.append(node)
         return node.values
 

@@ -118,7 +118,8 @@ def _types(graph: Graph, node: Node) -> None:
         raise _BrokenError(
             "types equal inferred types", f"recorded {recorded}, inferred {anew}", node
         )
-    names = {name for t in node.types for dim in t.shape for name in names_of(dim)}
+    named = [d for t in node.types for d in t.shape if not isinstance(d, int)]
+    names = {name for dim in named for name in names_of(dim)}
     for name in sorted(names | node.op.dim_names):
         if name not in graph.dims:
             raise _BrokenError("named dims are declared", f"{name} is not", node)

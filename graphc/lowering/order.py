@@ -30,25 +30,24 @@ def state_order(
     writers: dict[int, list[int]] = {}  # fusion -> the states whose next values it makes
     staged: set[int] = set()
     ids = {n.id for n in fusions}
-    waits: dict[int, set[int]] = {  # fusion -> those that must run before it
-        n.id: {origin_inside(graph, v, inside).node for v in n.operands} & ids for n in fusions
-    }
+    waits: dict[int, set[int]] = {}  # fusion -> those that must run before it
+    readers: dict[Value, set[int]] = {}
+    for n in fusions:
+        read = {origin_inside(graph, v, inside) for v in n.operands}
+        waits[n.id] = {v.node for v in read} & ids
+        for value in read:
+            readers.setdefault(value, set()).add(n.id)
     data = {id: frozenset(before) for id, before in waits.items()}
     for state, after in graph.state:
         made = origin(graph, after)
         if made == state.values[0]:
             continue
-        readers = {
-            n.id
-            for n in fusions
-            if any(origin_inside(graph, v, inside) == state.values[0] for v in n.operands)
-        }
         writer = graph.node(made.node)
         if not isinstance(writer.op, Fusion) or not _overwrites(graph, writer, state.values[0]):
             staged.add(state.id)
             continue
         writers.setdefault(writer.id, []).append(state.id)
-        waits[writer.id] |= readers - {writer.id}
+        waits[writer.id] |= readers.get(state.values[0], set()) - {writer.id}
     memory = _Memory(graph, fusions, inside)
     order: list[Node] = []
     done: set[int] = set()

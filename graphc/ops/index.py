@@ -43,6 +43,7 @@ class Take(Op):
 
     name: ClassVar[str] = "take"
     pattern: ClassVar[Pattern] = Pattern.INDEX
+    checked: ClassVar[bool] = True
     arity: ClassVar[int | None] = 2
     family: ClassVar[str] = "index"
     axis: int
@@ -90,6 +91,7 @@ class TakeAlongAxis(Op):
 
     name: ClassVar[str] = "take_along_axis"
     pattern: ClassVar[Pattern] = Pattern.INDEX
+    checked: ClassVar[bool] = True
     arity: ClassVar[int | None] = 2
     family: ClassVar[str] = "index"
     axis: int
@@ -170,6 +172,7 @@ class DynamicSlice(Op):
 
     name: ClassVar[str] = "dynamic_slice"
     pattern: ClassVar[Pattern] = Pattern.INDEX
+    checked: ClassVar[bool] = True
     arity: ClassVar[int | None] = None
     family: ClassVar[str] = "index"
     sizes: Shape
@@ -209,6 +212,7 @@ class DynamicUpdateSlice(Op):
 
     name: ClassVar[str] = "dynamic_update_slice"
     pattern: ClassVar[Pattern] = Pattern.INDEX
+    checked: ClassVar[bool] = True
     arity: ClassVar[int | None] = None
     family: ClassVar[str] = "index"
 
@@ -296,6 +300,7 @@ class IndexAdd(Op):
 
     name: ClassVar[str] = "index_add"
     pattern: ClassVar[Pattern] = Pattern.OPAQUE
+    checked: ClassVar[bool] = True
     arity: ClassVar[int | None] = 3
     family: ClassVar[str] = "index"
     axis: int

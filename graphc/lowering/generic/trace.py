@@ -195,7 +195,8 @@ class TraceEmitter(SymbolicEmitter):
 
     def _check(self, value: DimLike, limit: DimLike) -> DimLike:
         depends = self.depends(value)
-        node = self._nodes[-1][0].id
+        node, op = self._nodes[-1][0].id, self._nodes[-1][0].op
+        assert op.checked, f"{op.name} checks an index and does not say so"
         self.trace.checked[node] = self.trace.checked.get(node, depends) | depends
         symbol = self.space.symbol(0, limit - 1)
         self.trace.opaque[symbol.names[0]] = depends
@@ -287,6 +288,8 @@ def checked_nodes(body: Graph) -> tuple[Node, ...]:
     """The nodes (in primitives) whose kernels check an index, in order: their fault ids count up."""
     body = expanded(body)
     found: set[int] = set()
+    if not any(node.op.checked for node in body.nodes):
+        return ()
     for _, value in body.outputs:
         shape = body.type_of(value).shape
         if isinstance(body.node(value.node).op, ArgSort):  # its kernel checks nothing
