@@ -11,8 +11,8 @@ from graphc.lowering.cuda.emit import VECTOR_BYTES, Expr, Memory, Thread
 from graphc.lowering.packing import Packing
 
 if TYPE_CHECKING:
-    from graphc.lowering.cuda.choice import Choice
-    from graphc.lowering.cuda.loop import ScanLoop
+    from graphc.lowering.cuda.regions.choice import Choice
+    from graphc.lowering.cuda.regions.loop import ScanLoop
 
 __all__ = ["Kernel", "KernelIO", "MapOf", "Setting", "Stage"]
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from graphc.ir.dim import DimLike, product
 from graphc.ir.dtype import DType
 from graphc.ir.graph import GraphBuilder, Node, Value
-from graphc.lowering.cuda import tiles
-from graphc.lowering.cuda.dense import TileAt, matrix_loader, pack_rows, product_kernel
 from graphc.lowering.cuda.emit import VECTOR_BYTES, Expr, cast, i32, i64, pure
 from graphc.lowering.cuda.io import Kernel, Setting
-from graphc.lowering.cuda.tiles import Units
+from graphc.lowering.cuda.products import tiles
+from graphc.lowering.cuda.products.dense import TileAt, matrix_loader, pack_rows, product_kernel
+from graphc.lowering.cuda.products.tiles import Units
 from graphc.lowering.generic.strides import Axis, Product, stored_slots
 from graphc.lowering.packing import Packing
 from graphc.ops import ConvGeneral, Fusion, Reshape, Transpose

@@ -1,7 +1,7 @@
 """Matrix products by tiles: a `dot_general` root whose operands are operands of the kernel.
 
 A run-time operand is read as it lies; a right one that is known when the module is built, and lies otherwise, is stored
-with K elements next to each other. Few rows are better served by a warp for each element (`nest.py`).
+with K elements next to each other. Few rows are better served by a warp for each element (`generic/nest.py`).
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from graphc.ir.dim import DimLike, product
 from graphc.ir.graph import GraphBuilder, Node, Value
-from graphc.lowering.cuda import split, tiles
 from graphc.lowering.cuda.emit import VECTOR_BYTES, Expr, named, pure
 from graphc.lowering.cuda.emitter import CudaEmitter, divides
 from graphc.lowering.cuda.epilogue import Epilogue, border
 from graphc.lowering.cuda.io import Kernel, KernelIO, Stage
-from graphc.lowering.cuda.tiles import Tile, Units
+from graphc.lowering.cuda.products import split, tiles
+from graphc.lowering.cuda.products.tiles import Tile, Units
 from graphc.lowering.generic.strides import Axis, Product, read_product, spread, stored_slots
 from graphc.lowering.packing import Packing
 from graphc.ops import DotGeneral, Fusion, Pad, Reshape, Transpose
