@@ -152,6 +152,9 @@ class Op:
     )
     spatial_result: ClassVar[bool] = True  # and whether its result has it
     alias: ClassVar[bool] = False  # the operand's bytes under another shape: reshape
+    checked: ClassVar[bool] = (
+        False  # kernels check an index of it at run time (`Emitter.checked_index`)
+    )
     strided_operands: ClassVar[int] = (
         0  # of a composite: so many, from the first, are read many times, through transposes only
     )

@@ -45,6 +45,7 @@ class Take(Op):
     pattern: ClassVar[Pattern] = Pattern.INDEX
     arity: ClassVar[int | None] = 2
     family: ClassVar[str] = "index"
+    checked: ClassVar[bool] = True
     axis: int
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
@@ -92,6 +93,7 @@ class TakeAlongAxis(Op):
     pattern: ClassVar[Pattern] = Pattern.INDEX
     arity: ClassVar[int | None] = 2
     family: ClassVar[str] = "index"
+    checked: ClassVar[bool] = True
     axis: int
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
@@ -172,6 +174,7 @@ class DynamicSlice(Op):
     pattern: ClassVar[Pattern] = Pattern.INDEX
     arity: ClassVar[int | None] = None
     family: ClassVar[str] = "index"
+    checked: ClassVar[bool] = True
     sizes: Shape
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
@@ -211,6 +214,7 @@ class DynamicUpdateSlice(Op):
     pattern: ClassVar[Pattern] = Pattern.INDEX
     arity: ClassVar[int | None] = None
     family: ClassVar[str] = "index"
+    checked: ClassVar[bool] = True
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:
         """x's type. Raises OpError E0205, E0206, E0207 or E0213."""
@@ -298,6 +302,7 @@ class IndexAdd(Op):
     pattern: ClassVar[Pattern] = Pattern.OPAQUE
     arity: ClassVar[int | None] = 3
     family: ClassVar[str] = "index"
+    checked: ClassVar[bool] = True
     axis: int
 
     def infer(self, *operands: TensorType) -> tuple[TensorType, ...]:

@@ -28,6 +28,7 @@ _TEXTS = (
     "attention/flash.cuh",
     "attention/gradient.cuh",
     "attention/gradient_plain.cuh",
+    "pooling/gradient.cuh",
     "generic/scatter.cuh",
     "generic/sort.cuh",
 )

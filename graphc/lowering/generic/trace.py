@@ -195,6 +195,7 @@ class TraceEmitter(SymbolicEmitter):
 
     def _check(self, value: DimLike, limit: DimLike) -> DimLike:
         depends = self.depends(value)
+        assert self._nodes[-1][0].op.checked
         node = self._nodes[-1][0].id
         self.trace.checked[node] = self.trace.checked.get(node, depends) | depends
         symbol = self.space.symbol(0, limit - 1)
@@ -286,6 +287,8 @@ def expanded(body: Graph) -> Graph:
 def checked_nodes(body: Graph) -> tuple[Node, ...]:
     """The nodes (in primitives) whose kernels check an index, in order: their fault ids count up."""
     body = expanded(body)
+    if not any(node.op.checked for node in body.nodes):
+        return ()
     found: set[int] = set()
     for _, value in body.outputs:
         shape = body.type_of(value).shape

@@ -15,7 +15,6 @@ from graphc.ir.dim import DimLike
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, Node
 from graphc.lowering.cuda import arithmetic
-from graphc.lowering.cuda.attention.operands import strided
 from graphc.lowering.cuda.emit import (
     Array,
     Expr,
@@ -34,6 +33,7 @@ from graphc.lowering.cuda.emit import (
 )
 from graphc.lowering.cuda.epilogue import Epilogue, border
 from graphc.lowering.cuda.io import Kernel, KernelIO, Stage
+from graphc.lowering.cuda.operands import strided
 from graphc.lowering.generic.inline import Inliner
 from graphc.ops import Attention, Fusion
 

@@ -1,19 +1,14 @@
-"""How attention's operands lie in memory: strides through transposes and conversions, and masks."""
+"""How operands of a family's root lie in memory: as strides, through transposes and conversions in front of it."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from graphc.ir.dim import DimLike
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, Value
-from graphc.lowering.cuda.emit import Expr, pure
-from graphc.lowering.cuda.emitter import CudaEmitter
-from graphc.lowering.cuda.io import KernelIO
 from graphc.lowering.generic.strides import strides_of
 from graphc.ops import Convert, Transpose
 
-__all__ = ["Read", "in_memory", "mask_of", "strided"]
+__all__ = ["Read", "in_memory", "strided"]
 
 _HALF = (DType.BF16, DType.F16)
 
@@ -43,18 +38,3 @@ def in_memory(body: Graph, value: Value) -> Read | None:
     moved = isinstance(node.op, Transpose) or widened
     inside = moved and in_memory(body, node.operands[0])
     return strided(body, value) if inside else None
-
-
-def mask_of(
-    e: CudaEmitter, io: KernelIO, body: Graph, mask: Value | None, head: Sequence[DimLike]
-) -> Expr:
-    """A mask that is `in_memory` as a C++ value, for one head of one batch."""
-    if mask is None:
-        return pure("graphc_no_mask", "int32")
-    slot, strides = in_memory(body, mask) or (0, ())
-    shape = body.type_of(mask).shape
-    steps = [0 if size == 1 else step for size, step in zip(shape, strides, strict=True)]
-    dtype = body.inputs[slot].types[0].dtype
-    kind = "bool_mask" if dtype is DType.BOOL else f"added_mask<graphc_stored_{dtype}>"
-    start = io.operands[slot].address(e.expr(head[0] * steps[0] + head[1] * steps[1]))
-    return pure(f"graphc_{kind}", "int32", start, e.wide(steps[2]), e.wide(steps[3]))
