@@ -21,12 +21,16 @@ struct graphc_windows {
     }
   }
   __device__ __forceinline__ void copy(unsigned char *tile, int step) const {
-    int chunk = (int)threadIdx.x % 8, k = step * (128 / (int)sizeof(T)) + chunk * (16 / (int)sizeof(T));
-    int tap = k / CHANNELS, channel = k % CHANNELS, dy = tap / KW * DH, dx = tap % KW * DW;
+    int k = step * (128 / (int)sizeof(T)) + (int)threadIdx.x % 8 * (16 / (int)sizeof(T)), tap = k / CHANNELS;
+    copy_tap(tile, k < depth, tap / KW * DH, tap % KW * DW, k % CHANNELS);
+  }
+  /* The thread's chunks, from the channel of the tap at (dy, dx) on. */
+  __device__ __forceinline__ void copy_tap(unsigned char *tile, bool there, int dy, int dx, int channel) const {
+    int chunk = (int)threadIdx.x % 8;
     int64_t offset = ((int64_t)dy * width + dx) * CHANNELS + channel;
 #pragma unroll
     for (int i = 0; i < PER; i++) {
-      bool inside = k < depth && (unsigned int)(y[i] + dy) < (unsigned int)height &&
+      bool inside = there && (unsigned int)(y[i] + dy) < (unsigned int)height &&
                     (unsigned int)(x[i] + dx) < (unsigned int)width;
       const T *from = inside ? start[i] + offset : base;
       graphc_cp_async_16(tile + graphc_swizzled((i * THREADS + (int)threadIdx.x) / 8, chunk), from, inside ? 16 : 0);
@@ -34,37 +38,20 @@ struct graphc_windows {
   }
 };
 
-/* The same over pixels that lie LH and LW apart, with zeros between them: how cotangents go back through strides. */
-template <typename T, int ROWS, int THREADS, int CHANNELS, int KH, int KW, int SH, int SW, int DH, int DW, int LH, int LW>
-struct graphc_spread_windows {
-  static constexpr int PER = ROWS * 8 / THREADS;
-  const T *base;
-  int height, width;
-  int64_t start[PER]; /* the image's first pixel, in elements */
-  int y[PER], x[PER];
-  __device__ __forceinline__ graphc_spread_windows(const void *base, int64_t first, int64_t pixels, int height,
-                                                   int width, int out_height, int out_width, int top, int left)
-      : base((const T *)base), height(height), width(width) {
-#pragma unroll
-    for (int i = 0; i < PER; i++) {
-      int64_t pixel = first + (i * THREADS + (int)threadIdx.x) / 8;
-      int64_t row = pixel / out_width, image = row / out_height;
-      x[i] = (int)(pixel - row * out_width) * SW - left;
-      y[i] = pixel < pixels ? (int)(row - image * out_height) * SH - top : -(1 << 29);
-      start[i] = image * height * width * CHANNELS;
-    }
-  }
+/* The pixels that one phase of a convolution meets whose pixels have zeros between them (how cotangents go back through
+ * strides): only the launch knows how many taps that is, `across` of them beside each other. */
+template <typename T, int ROWS, int THREADS, int CHANNELS, int DH, int DW>
+struct graphc_phase_windows : graphc_windows<T, ROWS, THREADS, CHANNELS, 1, 1, 1, 1, DH, DW> {
+  int across, depth;
+  __device__ __forceinline__ graphc_phase_windows(const void *base, int64_t first, int64_t pixels, int height, int width,
+                                                  int out_height, int out_width, int top, int left, int across,
+                                                  int depth)
+      : graphc_windows<T, ROWS, THREADS, CHANNELS, 1, 1, 1, 1, DH, DW>(base, first, pixels, height, width, out_height,
+                                                                       out_width, top, left),
+        across(across), depth(depth) {}
   __device__ __forceinline__ void copy(unsigned char *tile, int step) const {
-#pragma unroll
-    for (int i = 0; i < PER; i++) {
-      int place = i * THREADS + (int)threadIdx.x, row = place / 8, chunk = place % 8;
-      int k = step * (128 / (int)sizeof(T)) + chunk * (16 / (int)sizeof(T));
-      int tap = k / CHANNELS, down = y[i] + tap / KW * DH, right = x[i] + tap % KW * DW;
-      bool inside = k < KH * KW * CHANNELS && down >= 0 && right >= 0 && down % LH == 0 && right % LW == 0 &&
-                    down / LH < height && right / LW < width;
-      const T *from = base + start[i] + ((int64_t)(down / LH) * width + right / LW) * CHANNELS + k % CHANNELS;
-      graphc_cp_async_16(tile + graphc_swizzled(row, chunk), inside ? from : base, inside ? 16 : 0);
-    }
+    int k = step * (128 / (int)sizeof(T)) + (int)threadIdx.x % 8 * (16 / (int)sizeof(T)), tap = k / CHANNELS;
+    this->copy_tap(tile, k < depth, tap / across * DH, tap % across * DW, k % CHANNELS);
   }
 };
 
