@@ -10,7 +10,7 @@ from graphc.lowering.cuda.emit import VECTOR_BYTES, Array, call, cast, const, lo
 from graphc.lowering.cuda.emitter import divides
 from graphc.lowering.cuda.epilogue import Epilogue, border
 from graphc.lowering.cuda.io import Kernel, KernelIO, Setting, Stage
-from graphc.lowering.cuda.operands import Read, in_memory, strided
+from graphc.lowering.generic.operands import Read, in_memory, strided
 from graphc.ops import Attention, Fusion
 
 __all__ = ["select_flash"]

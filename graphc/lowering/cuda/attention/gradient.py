@@ -16,8 +16,8 @@ from graphc.lowering.cuda.attention.mask import mask_of
 from graphc.lowering.cuda.emit import VECTOR_BYTES, Expr, call, const, i64, pure
 from graphc.lowering.cuda.emitter import CudaEmitter, divides
 from graphc.lowering.cuda.io import Kernel, KernelIO, Setting, Stage
-from graphc.lowering.cuda.operands import Read, in_memory, strided
 from graphc.lowering.generic.index import Space
+from graphc.lowering.generic.operands import Read, in_memory, strided
 from graphc.lowering.generic.strides import strides_of
 from graphc.ops import AttentionGradient, Convert, Fusion, Transpose
 

@@ -10,7 +10,7 @@ from graphc.ir.graph import Graph, Value
 from graphc.lowering.cuda.emit import Expr, pure
 from graphc.lowering.cuda.emitter import CudaEmitter
 from graphc.lowering.cuda.io import KernelIO
-from graphc.lowering.cuda.operands import in_memory
+from graphc.lowering.generic.operands import in_memory
 
 __all__ = ["mask_of"]
 

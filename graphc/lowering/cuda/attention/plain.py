@@ -33,8 +33,8 @@ from graphc.lowering.cuda.emit import (
 )
 from graphc.lowering.cuda.epilogue import Epilogue, border
 from graphc.lowering.cuda.io import Kernel, KernelIO, Stage
-from graphc.lowering.cuda.operands import strided
 from graphc.lowering.generic.inline import Inliner
+from graphc.lowering.generic.operands import strided
 from graphc.ops import Attention, Fusion
 
 __all__ = ["select_attention"]

@@ -32,8 +32,8 @@ from graphc.lowering.cuda.emit import (
 from graphc.lowering.cuda.emitter import CudaEmitter, Run, divides
 from graphc.lowering.cuda.epilogue import Epilogue, border
 from graphc.lowering.cuda.io import Kernel, KernelIO, Setting, Stage
-from graphc.lowering.cuda.operands import Read, in_memory
 from graphc.lowering.generic.index import Space, unflatten
+from graphc.lowering.generic.operands import Read, in_memory
 from graphc.lowering.generic.strides import strides_of
 from graphc.ops import Fusion, MaxPoolGradient
 
