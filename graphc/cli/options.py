@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 import click
 
+from graphc.artifact.cuda.target import is_cuda
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 _NAME = re.compile(r"[^\W\d]\w*")
@@ -74,6 +76,24 @@ def set_option(function: F) -> F:
         callback=_settings,
         help="Give a value to an argument of the model. Repeatable.",
     )(function)
+
+
+def precision_option(function: F) -> F:
+    """`--precision`."""
+    return click.option(
+        "--precision",
+        type=click.Choice(["f32", "bf16", "high", "f16", "tf32"]),
+        default="f32",
+        show_default=True,
+        help="bf16: fast and rough. high: products in 16 of f32's 24 bits; both need AMX on a CPU. "
+        "GPUs: bf16, f16, tf32.",
+    )(function)
+
+
+def check_training(target: str, precision: str) -> None:
+    """Raises click.UsageError for a precision that no training step of the target has."""
+    if precision != "f32" and not is_cuda(target):
+        raise click.UsageError("a training step is computed in f32: leave --precision out")
 
 
 def model_options(function: F) -> F:

@@ -30,7 +30,7 @@ from graphc.lowering.cpu.program import (
     functions_of,
 )
 from graphc.lowering.cpu.select import select
-from graphc.lowering.cpu.sizes import of_any_stream
+from graphc.lowering.generic.streams import of_any_stream
 from graphc.lowering.join import join_kernels
 from graphc.lowering.plan import Needs, Plan, make_plan
 from graphc.lowering.precision import lower_precision

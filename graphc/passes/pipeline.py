@@ -84,20 +84,26 @@ def row_kernels(op: Op, operands: Sequence[TensorType]) -> bool:
     if isinstance(op, Attention):
         return operands[0].dtype in (DType.F32, DType.F64) and _regular(operands) is not None
     if isinstance(op, MaxPoolGradient):
-        x, given = operands
-        whole = op.channels_last and 0 not in (*x.shape, *given.shape)
-        return whole and x.dtype in (DType.F32, DType.F64)
+        return _whole_windows(op, operands) and operands[0].dtype in (DType.F32, DType.F64)
     return isinstance(op, LayerNorm)
 
 
 def device_kernels(op: Op, operands: Sequence[TensorType]) -> bool:
-    """What kernels for GPUs take whole: the same, attention of every type, and its gradient."""
+    """What kernels for GPUs take whole: the same, of every type for attention and windows, and attention's gradient."""
     if isinstance(op, Attention):
         return _regular(operands) is not None
     if isinstance(op, AttentionGradient):
         widest = _regular(operands)
         return operands[0].dtype is not DType.F64 and widest is not None and widest <= WIDEST_HEAD
+    if isinstance(op, MaxPoolGradient):
+        return _whole_windows(op, operands)
     return row_kernels(op, operands)
+
+
+def _whole_windows(op: MaxPoolGradient, operands: Sequence[TensorType]) -> bool:
+    """Channels last, and none of them empty."""
+    x, given = operands
+    return op.channels_last and 0 not in (*x.shape, *given.shape)
 
 
 def _regular(operands: Sequence[TensorType]) -> int | None:

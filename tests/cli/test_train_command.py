@@ -13,6 +13,7 @@ import pytest
 
 import graphc as package
 from graphc.artifact.safetensors_io import read_safetensors
+from graphc.cli.command import UserError
 from graphc.cli.commands import train
 from graphc.model import Model
 from graphc.train.checkpoint import load
@@ -209,3 +210,21 @@ def test_wrong_usage(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "plain.nn").write_text(MODEL.replace("    epochs 4\n", ""))
     lacks = graphc("train", tmp_path / "plain.nn", *base[2:], code=1)
     assert "how many epochs?" in lacks.stderr
+    narrow = graphc(*base, "--precision", "bf16", code=2)
+    assert "a training step is computed in f32" in narrow.stderr
+
+
+def test_a_precision_is_for_gpus(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def trainer(model: Model, weights: object, **settings: Any) -> Trainer:
+        asked.update(settings)
+        raise UserError("so far")
+
+    monkeypatch.setattr(train, "Trainer", trainer)
+    data = ("--data", folder / "train.npz", "-o", tmp_path / "o")
+    chosen = ("--target", "cuda:sm_80", "--precision", "tf32")
+    assert "so far" in graphc("train", folder / "blobs.nn", *data, *chosen, code=1).stderr
+    assert (asked["target"], asked["precision"]) == ("cuda:sm_80", "tf32")

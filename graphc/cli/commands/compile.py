@@ -10,10 +10,9 @@ import click
 
 import graphc
 from graphc.artifact import open_compiled
-from graphc.artifact.cuda.target import is_cuda
 from graphc.cli import terminal
 from graphc.cli.command import graphc_command
-from graphc.cli.options import json_option, model_options
+from graphc.cli.options import check_training, json_option, model_options, precision_option
 from graphc.diagram import text
 from graphc.train.trainer import Trainer
 
@@ -38,13 +37,7 @@ from graphc.train.trainer import Trainer
     show_default=True,
     help="native (this machine), x86-64-v3, x86-64-v4, cuda (an NVIDIA GPU, sm_90), or another: cuda:sm_80.",
 )
-@click.option(
-    "--precision",
-    type=click.Choice(["f32", "bf16", "high", "f16", "tf32"]),
-    default="f32",
-    show_default=True,
-    help="bf16: fast and rough. high: products in 16 of f32's 24 bits; both need AMX on a CPU. GPUs: bf16, f16, tf32.",
-)
+@precision_option
 @click.option(
     "--train",
     is_flag=True,
@@ -68,8 +61,8 @@ def command(
     Named dims stay open unless --dim fixes them: one module serves any batch size.
     """
     start = time.perf_counter()
-    if train and precision != "f32" and not is_cuda(target):
-        raise click.UsageError("a training step is computed in f32: leave --precision out")
+    if train:
+        check_training(target, precision)
     with terminal.progress(not as_json) as stage:
         stage("reading the model")
         loaded = graphc.load(file, model=model, dims=dims, **settings)

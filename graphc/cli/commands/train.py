@@ -14,7 +14,7 @@ from rich.text import Text
 import graphc
 from graphc.cli import terminal
 from graphc.cli.command import UserError, graphc_command
-from graphc.cli.options import json_option, model_options
+from graphc.cli.options import check_training, json_option, model_options, precision_option
 from graphc.train.data import Data, open_data, split
 from graphc.train.data.dataset import Dataset
 from graphc.train.epochs import Run
@@ -131,8 +131,9 @@ SEEDS = click.IntRange(0, (1 << 63) - 1)
     "--target",
     default="native",
     show_default=True,
-    help="native (this machine), x86-64-v3 or x86-64-v4.",
+    help="native (this machine), x86-64-v3, x86-64-v4, cuda (an NVIDIA GPU, sm_90), or another: cuda:sm_80.",
 )
+@precision_option
 @json_option
 def command(
     file: Path,
@@ -164,6 +165,7 @@ def command(
     threads: int | None,
     workers: int,
     target: str,
+    precision: str,
     as_json: bool,
 ) -> None:
     """Train a model by the train block of its file.
@@ -173,6 +175,7 @@ def command(
     """
     if share is not None and val:
         raise click.UsageError("give --val or --split, not both")
+    check_training(target, precision)
     if fresh and weights is None:
         raise click.UsageError("--fresh is for --weights: without it all parameters begin anew")
     with terminal.progress(not as_json) as stage:
@@ -195,6 +198,7 @@ def command(
             freeze=freeze or None,
             seed=seed,
             target=target,
+            precision=precision,
             threads=threads,
             progress=stage,
         )

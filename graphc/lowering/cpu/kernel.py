@@ -14,7 +14,7 @@ from graphc.lowering.packing import Packing
 if TYPE_CHECKING:
     from graphc.lowering.cpu.io import KernelIO
     from graphc.lowering.cpu.program import Function
-    from graphc.lowering.cpu.sizes import General
+    from graphc.lowering.generic.streams import General
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

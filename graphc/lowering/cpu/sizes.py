@@ -1,56 +1,20 @@
-"""Bodies that differ in numbers only share code: the numbers become parameters of the function.
+"""Bodies that differ in sizes only share code: the sizes become parameters of the function.
 
-So the updates of all parameters of an optimizer are one function, and products with a dropout behind them are one
-whatever its stream of random numbers. A body whose tensors all have one shape is flat, `[elements]`; where there are
-vectors over the last dimension as well it is `[rows, columns]`.
+So the updates of all parameters of an optimizer are one function. A body whose tensors all have one shape is flat,
+`[elements]`; where there are vectors over the last dimension as well it is `[rows, columns]`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
 from graphc.ir.dim import Bounds, Dim, Shape
 from graphc.ir.graph import GraphBuilder, Value
 from graphc.ir.op import Pattern
-from graphc.ops import BroadcastInDim, Constant, Fusion, Input, RandomBits
-from graphc.ops.random import MAX_STREAM
+from graphc.lowering.generic.streams import General
+from graphc.ops import BroadcastInDim, Constant, Fusion, Input
 
-__all__ = ["General", "of_any_size", "of_any_stream"]
-
-
-@dataclass(frozen=True)
-class General:
-    """A fusion with parameters, and the values with which it is a given one."""
-
-    fusion: Fusion
-    sizes: Mapping[str, int]
-
-
-def of_any_stream(fusion: Fusion) -> General | None:
-    """The fusion with the streams of its random numbers as named dims; None if it draws none."""
-    drawn = {
-        node.id: node.op.stream
-        for node in fusion.body.nodes
-        if isinstance(node.op, RandomBits) and isinstance(node.op.stream, int)
-    }
-    if not drawn:
-        return None
-    names = {id: f"stream{i}" for i, id in enumerate(drawn)}
-    sizes = {names[id]: stream for id, stream in drawn.items()}
-    bounds = {name: Bounds(0, MAX_STREAM - 1) for name in sizes}
-    b = GraphBuilder(fusion.body.name, {**fusion.body.dims, **bounds})
-    done: dict[Value, Value] = {}
-    for node in fusion.body.nodes:
-        op = node.op
-        if isinstance(op, RandomBits):
-            op = replace(op, stream=Dim.symbol(names[node.id]))
-        with b.at(node.scope, node.span):
-            operands = (done[v] for v in node.operands)
-            done.update(zip(node.values, b.emit(op, *operands), strict=True))
-    outputs = [(name, done[v]) for name, v in fusion.body.outputs]
-    return General(Fusion(fusion.kind, b.build(outputs)), sizes)
+__all__ = ["of_any_size"]
 
 
 def of_any_size(fusion: Fusion) -> General | None:

@@ -19,12 +19,18 @@ __all__ = ["prelude", "text_of"]
 
 _TEXTS = (
     "prelude.cuh",
-    "multiply.cuh",
-    "attend.cuh",
-    "attend_back.cuh",
-    "attend_back_plain.cuh",
-    "scatter.cuh",
-    "sort.cuh",
+    "tensor_cores.cuh",
+    "products/rows.cuh",
+    "products/windows.cuh",
+    "products/slow.cuh",
+    "products/units.cuh",
+    "products/multiply.cuh",
+    "attention/flash.cuh",
+    "attention/gradient.cuh",
+    "attention/gradient_plain.cuh",
+    "pooling/gradient.cuh",
+    "generic/scatter.cuh",
+    "generic/sort.cuh",
 )
 
 

@@ -49,6 +49,9 @@ CLUSTER = "graphc.cluster"
 VECTOR_BYTES = 16
 """What one thread moves with one instruction, and the alignment of every operand and result."""
 
+PROCESSORS = 132
+"""Multiprocessors that work is dealt out to: those of an H100 or H200. Others finish as well, not as evenly."""
+
 
 def _t() -> Any:
     """TVM's statement builder, imported when the first kernel is emitted."""

@@ -20,6 +20,7 @@ from graphc.lowering.contents import faults_of, needs_of, spec_of, static_slots,
 from graphc.lowering.cuda.io import Kernel, Setting
 from graphc.lowering.cuda.program import functions_of, launches, source_of
 from graphc.lowering.cuda.select import select
+from graphc.lowering.generic.streams import of_any_stream
 from graphc.lowering.plan import Needs, Place, make_plan
 from graphc.lowering.precision import store_narrow
 from graphc.lowering.verify import verify_plan
@@ -64,7 +65,10 @@ def generate_device(
 
     def needs(node: Node) -> Needs:
         assert isinstance(node.op, Fusion)
-        kernels[node.id] = select(node.op, static_slots(node, graph, static), setting)
+        alike = of_any_stream(node.op)
+        fusion = node.op if alike is None else alike.fusion
+        kernel = select(fusion, static_slots(node, graph, static), setting)
+        kernels[node.id] = replace(kernel, alike=alike)
         return needs_of(kernels[node.id])
 
     plan = make_plan(graph, needs, static)

@@ -11,8 +11,9 @@ from graphc.lowering.cuda.emit import VECTOR_BYTES, Expr, Memory, Thread
 from graphc.lowering.packing import Packing
 
 if TYPE_CHECKING:
-    from graphc.lowering.cuda.choice import Choice
-    from graphc.lowering.cuda.loop import ScanLoop
+    from graphc.lowering.cuda.regions.choice import Choice
+    from graphc.lowering.cuda.regions.loop import ScanLoop
+    from graphc.lowering.generic.streams import General
 
 __all__ = ["Kernel", "KernelIO", "MapOf", "Setting", "Stage"]
 
@@ -103,6 +104,8 @@ class Kernel:
         packing: operands that are laid out anew.
         alignment: bytes of which every operand's and result's address is a multiple.
         inside: what it launches instead of stages: a loop or a choice.
+        alike: what it computes where that is more than the fusion it was selected for: the same with other numbers,
+            which a launch gives.
     """
 
     family: str
@@ -111,3 +114,4 @@ class Kernel:
     packing: Mapping[int, Packing] = field(default_factory=dict)
     alignment: int = VECTOR_BYTES
     inside: ScanLoop | Choice | None = None
+    alike: General | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from graphc.artifact.device import Address, Argument, Launch, Step, TensorMap
@@ -31,7 +31,8 @@ class Function:
     """The code of one kernel: for each stage `symbol(operands..., results..., scratch?, fault?, dims..., fault id?)`.
 
     A result that takes over an operand's storage (`in_place`) has no pointer of its own. In front of all else come
-    `guards` pairs of a predicate's address and what it must be for the kernel to do anything.
+    `guards` pairs of a predicate's address and what it must be for the kernel to do anything. A call gives `sizes` for
+    dims that are not the graph's: calls that differ in these share a symbol.
     """
 
     symbol: str
@@ -39,6 +40,7 @@ class Function:
     kernel: Kernel
     in_place: tuple[int | None, ...]
     guards: int = 0
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def own_results(self) -> tuple[int, ...]:
@@ -80,13 +82,15 @@ def functions_of(
     shared: dict[Hashable, Function] = {}
     result = []
     for call in plan.calls:
-        chosen = kernels[call.node.id]
+        chosen, fusion, sizes = kernels[call.node.id], call.fusion, dict[str, int]()
+        if chosen.alike is not None:
+            fusion, sizes = chosen.alike.fusion, dict(chosen.alike.sizes)
         packing = tuple((slot, p.name) for slot, p in sorted(chosen.packing.items()))
-        key = (structure(call.fusion.body), packing, call.in_place, chosen.alignment)
+        key = (structure(fusion.body), packing, call.in_place, chosen.alignment)
         if key not in shared:
             name = f"{prefix}k{len(shared)}_{call.fusion.kind}"
-            shared[key] = Function(name, call.fusion, chosen, call.in_place)
-        result.append(shared[key])
+            shared[key] = Function(name, fusion, chosen, call.in_place)
+        result.append(replace(shared[key], sizes=sizes) if sizes else shared[key])
     return result
 
 
@@ -163,7 +167,7 @@ def launches(
     if function.has_fault:
         arguments.append(Address("fault"))
     arguments += [wanted for _, wanted in guards]
-    arguments += [Dim.symbol(name) for name in function.dims]
+    arguments += [function.sizes.get(name, Dim.symbol(name)) for name in function.dims]
     if function.has_fault:
         arguments.append(fault_id)
     for i, stage in enumerate(function.kernel.stages):

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from graphc.lowering.cuda.attention import select_attention
-from graphc.lowering.cuda.attention_gradient import select_attention_gradient
-from graphc.lowering.cuda.choice import select_cond
-from graphc.lowering.cuda.columns import select_columns
-from graphc.lowering.cuda.convolution import select_convolution
-from graphc.lowering.cuda.dense import select_product
-from graphc.lowering.cuda.flash import select_flash
+from graphc.lowering.cuda.attention.flash import select_flash
+from graphc.lowering.cuda.attention.gradient import select_attention_gradient
+from graphc.lowering.cuda.attention.plain import select_attention
+from graphc.lowering.cuda.generic.columns import select_columns
+from graphc.lowering.cuda.generic.nest import nest
+from graphc.lowering.cuda.generic.scatter import select_scatter
+from graphc.lowering.cuda.generic.sort import select_sort
 from graphc.lowering.cuda.hopper.convolution import select_warp_group_convolution
 from graphc.lowering.cuda.hopper.product import select_warp_group_product
 from graphc.lowering.cuda.io import Kernel, Setting
-from graphc.lowering.cuda.loop import select_scan
-from graphc.lowering.cuda.nest import nest
-from graphc.lowering.cuda.scatter import select_scatter
-from graphc.lowering.cuda.sort import select_sort
-from graphc.lowering.cuda.weight_gradient import select_weight_gradient
+from graphc.lowering.cuda.pooling.gradient import select_pooling_gradient
+from graphc.lowering.cuda.products.convolution import select_convolution
+from graphc.lowering.cuda.products.dense import select_product
+from graphc.lowering.cuda.products.weight_gradient import select_weight_gradient
+from graphc.lowering.cuda.regions.choice import select_cond
+from graphc.lowering.cuda.regions.loop import select_scan
 from graphc.ops import (
     Attention,
     AttentionGradient,
@@ -25,6 +26,7 @@ from graphc.ops import (
     ConvWeightGradient,
     DotGeneral,
     Fusion,
+    MaxPoolGradient,
     Scan,
 )
 
@@ -59,6 +61,8 @@ def _select_root(fusion: Fusion, static: frozenset[int], setting: Setting) -> Ke
             return groups or select_product(fusion, node, static, setting.precision)
         if isinstance(node.op, ConvWeightGradient):
             return select_weight_gradient(fusion, node, setting.precision)
+        if isinstance(node.op, MaxPoolGradient):
+            return select_pooling_gradient(fusion, node, setting)
         if isinstance(node.op, ConvGeneral):
             groups = select_warp_group_convolution(fusion, node, setting)
             return groups or select_convolution(fusion, node, setting)

@@ -287,9 +287,9 @@ def expanded(body: Graph) -> Graph:
 def checked_nodes(body: Graph) -> tuple[Node, ...]:
     """The nodes (in primitives) whose kernels check an index, in order: their fault ids count up."""
     body = expanded(body)
-    found: set[int] = set()
     if not any(node.op.checked for node in body.nodes):
         return ()
+    found: set[int] = set()
     for _, value in body.outputs:
         shape = body.type_of(value).shape
         if isinstance(body.node(value.node).op, ArgSort):  # its kernel checks nothing

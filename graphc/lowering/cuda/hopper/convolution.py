@@ -1,13 +1,11 @@
 """Convolutions by warp groups: rows are output pixels, gathered by a warp group, or copied where a pixel is a row.
 
-What `convolution.py` says about layouts holds. Channels that do not come in 16 bytes are left to it.
+What `products/convolution.py` says about layouts holds. Channels that do not come in 16 bytes are left to it.
 """
 
 from __future__ import annotations
 
 from graphc.ir.graph import GraphBuilder, Node, Value
-from graphc.lowering.cuda.convolution import read_convolution
-from graphc.lowering.cuda.dense import TileAt
 from graphc.lowering.cuda.emit import VECTOR_BYTES, Expr
 from graphc.lowering.cuda.hopper.kernel import warp_group_kernel
 from graphc.lowering.cuda.hopper.product import (
@@ -19,6 +17,8 @@ from graphc.lowering.cuda.hopper.product import (
     whole,
 )
 from graphc.lowering.cuda.io import Kernel, Setting
+from graphc.lowering.cuda.products.convolution import read_convolution
+from graphc.lowering.cuda.products.dense import TileAt
 from graphc.lowering.packing import Packing
 from graphc.ops import Fusion
 

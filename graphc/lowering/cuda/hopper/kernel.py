@@ -15,13 +15,24 @@ from dataclasses import dataclass
 from graphc.ir.dim import DimLike, product
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Node
-from graphc.lowering.cuda.dense import TileAt, batch_position, spread_axis
-from graphc.lowering.cuda.emit import Array, Expr, call, cast, either, i32, loop, pure, when
+from graphc.lowering.cuda.emit import (
+    PROCESSORS,
+    Array,
+    Expr,
+    call,
+    cast,
+    either,
+    i32,
+    loop,
+    pure,
+    when,
+)
 from graphc.lowering.cuda.emitter import CudaEmitter, Run, divides
 from graphc.lowering.cuda.epilogue import Epilogue, border
-from graphc.lowering.cuda.hopper.tiles import BAND, GROUP, PROCESSORS, Cut
+from graphc.lowering.cuda.hopper.tiles import BAND, GROUP, Cut
 from graphc.lowering.cuda.io import Kernel, KernelIO, MapOf, Stage
-from graphc.lowering.cuda.tiles import Tile, Units, within
+from graphc.lowering.cuda.products.dense import TileAt, batch_position, spread_axis
+from graphc.lowering.cuda.products.tiles import Tile, Units, within
 from graphc.lowering.generic.strides import Product, spread
 from graphc.lowering.packing import Packing
 from graphc.ops import Fusion

@@ -1,7 +1,7 @@
 """Matrix products by warp groups: operands whose K elements are neighbours, in bf16 or f16.
 
 A run-time operand is read as it lies; a right one that is known when the module is built is stored in whole groups of
-rows. What is small, or lies otherwise, is left to `dense.py`.
+rows. What is small, or lies otherwise, is left to `products/dense.py`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from graphc.ir.dim import DimLike, product
 from graphc.ir.dtype import DType
 from graphc.ir.graph import GraphBuilder, Node, Value
 from graphc.ir.types import TensorType
-from graphc.lowering.cuda import tiles
-from graphc.lowering.cuda.dense import pack_rows
 from graphc.lowering.cuda.emit import VECTOR_BYTES
 from graphc.lowering.cuda.emitter import divides
 from graphc.lowering.cuda.hopper.kernel import warp_group_kernel
 from graphc.lowering.cuda.hopper.tiles import GROUP, Cut, busy, choose
 from graphc.lowering.cuda.io import Kernel, MapOf, Setting
-from graphc.lowering.cuda.tiles import Units
+from graphc.lowering.cuda.products import tiles
+from graphc.lowering.cuda.products.dense import pack_rows
+from graphc.lowering.cuda.products.tiles import Units
 from graphc.lowering.generic.strides import Axis, Product, merge, read_product, stored_slots
 from graphc.lowering.packing import Packing
 from graphc.ops import DotGeneral, Fusion, Pad, Reshape, Transpose

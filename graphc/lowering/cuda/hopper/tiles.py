@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from graphc.ir.dim import DimLike
+from graphc.lowering.cuda.emit import PROCESSORS
 
-__all__ = ["BAND", "GROUP", "PROCESSORS", "WIDTHS", "Cut", "busy", "choose"]
-
-PROCESSORS = 132
-"""Multiprocessors that tiles are dealt out to: those of an H100 or H200. Others finish as well, not as evenly."""
+__all__ = ["BAND", "GROUP", "WIDTHS", "Cut", "busy", "choose"]
 
 WIDTHS = (32, 64, 128, 256)
 """Columns of a tile."""
@@ -96,6 +94,6 @@ def tiles_of(cut: Cut, m: DimLike, n: DimLike, batch: DimLike) -> int:
 def busy(cut: Cut, m: DimLike, n: DimLike, batch: DimLike, steps: int) -> bool:
     """Whether there are tiles for a fair part of the GPU, or sums so short that it does not matter.
 
-    Long sums of few tiles are better shared among blocks, which `dense.py` does.
+    Long sums of few tiles are better shared among blocks, which `products/split.py` does.
     """
     return tiles_of(cut, m, n, batch) * 4 > PROCESSORS or steps <= _SHORT

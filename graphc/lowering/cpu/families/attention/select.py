@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from graphc.ir.dim import DimLike
 from graphc.ir.dtype import DType
-from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.graph import Node
 from graphc.lowering.cpu.emit import Expr, Extent, View, i64
 from graphc.lowering.cpu.families.attention.kernel import AttentionSpec, emit_attention
 from graphc.lowering.cpu.families.epilogue import Epilogue
@@ -14,8 +14,8 @@ from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.io import KernelIO
 from graphc.lowering.cpu.kernel import Kernel, dim_expr
 from graphc.lowering.generic.inline import Inliner
-from graphc.lowering.generic.strides import strides_of
-from graphc.ops import Attention, Fusion, Transpose
+from graphc.lowering.generic.operands import strided
+from graphc.ops import Attention, Fusion
 
 
 def select_attention(fusion: Fusion, root: Node, target: CpuTarget) -> Kernel:
@@ -23,7 +23,7 @@ def select_attention(fusion: Fusion, root: Node, target: CpuTarget) -> Kernel:
     op, body = root.op, fusion.body
     assert isinstance(op, Attention)
     q, k, v = (body.type_of(value) for value in root.operands[:3])
-    read = [_strided(body, value) for value in root.operands[:3]]
+    read = [strided(body, value) for value in root.operands[:3]]
     depth, width = q.shape[3], v.shape[3]
     assert isinstance(depth, int) and isinstance(width, int)
 
@@ -52,17 +52,6 @@ def select_attention(fusion: Fusion, root: Node, target: CpuTarget) -> Kernel:
         emit_attention(spec, target, queried, keyed, valued, mask, epilogue.finish)
 
     return Kernel("attention", emit)
-
-
-def _strided(body: Graph, value: Value) -> tuple[int, tuple[DimLike, ...]]:
-    """Which operand of the kernel a value is, and its strides, through transposes."""
-    slots = {node.values[0]: slot for slot, node in enumerate(body.inputs)}
-    if value in slots:
-        return slots[value], strides_of(body.type_of(value).shape)
-    node = body.node(value.node)
-    assert isinstance(node.op, Transpose)
-    slot, strides = _strided(body, node.operands[0])
-    return slot, tuple(strides[p] for p in node.op.permutation)
 
 
 class _Mask:

@@ -1,15 +1,13 @@
 """Convolution over an input with holes: transposed convolution, directly and without multiplying zeros.
 
-Between neighbouring elements of the input lie ``holes - 1`` zeros. Output positions with the same
-remainder modulo ``holes`` (a phase) meet real elements at the same taps, evenly spaced, so every
-phase is an ordinary convolution with stride 1 over the input without its holes, with every n-th tap
-of the weights. Each is emitted by :func:`graphc.lowering.cpu.families.convolution.direct.emit_conv`.
+Every phase (see :mod:`graphc.lowering.generic.phases`) is an ordinary convolution with stride 1 over
+the input without its holes, with every n-th tap of the weights. Each is emitted by
+:func:`graphc.lowering.cpu.families.convolution.direct.emit_conv`.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -32,6 +30,7 @@ from graphc.lowering.cpu.families.convolution.direct import (
 )
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.tiling import channel_blocks
+from graphc.lowering.generic.phases import Taps, taps_of
 
 __all__ = ["HoledConvSpec", "choose_holed_conv", "emit_holed_conv", "halo"]
 
@@ -95,31 +94,6 @@ def choose_holed_conv(spec: HoledConvSpec, target: CpuTarget) -> ConvTile:
     return choose_conv(spec.dense(), target)
 
 
-@dataclass(frozen=True)
-class _Taps:
-    """The taps of one phase along a dimension: ``first + j * step`` for ``j < count``.
-
-    Output ``phase + q * holes`` meets, at tap ``j``, element ``q + shift + j * reach``.
-    """
-
-    first: int
-    count: int
-    step: int
-    shift: int
-    reach: int
-
-
-def _taps(phase: int, kernel: int, dilation: int, holes: int, before: int) -> _Taps:
-    """Which taps of a kernel fall on elements of the input in one phase."""
-    common = math.gcd(holes, dilation)
-    step = holes // common
-    hits = [k for k in range(kernel) if (phase + k * dilation - before) % holes == 0]
-    if not hits:
-        return _Taps(0, 0, step, 0, 1)
-    shift = (phase + hits[0] * dilation - before) // holes
-    return _Taps(hits[0], len(hits), step, shift, dilation // common)
-
-
 def emit_holed_conv(
     spec: HoledConvSpec,
     target: CpuTarget,
@@ -146,7 +120,7 @@ def emit_holed_conv(
         if any(o is not None and o <= r for o, r in zip(known, phase, strict=True)):
             continue
         taps = [
-            _taps(*parts)
+            taps_of(*parts)
             for parts in zip(
                 phase, spec.kernel, spec.dilation, spec.holes, spec.before, strict=True
             )
@@ -162,7 +136,7 @@ def _emit_phase(
     finish: Finish,
     tile: ConvTile,
     phase: tuple[int, ...],
-    taps: Sequence[_Taps],
+    taps: Sequence[Taps],
 ) -> None:
     """The output positions of one phase."""
     output = tuple(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graphc.ir.dim import DimLike
-from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.graph import Node
 from graphc.lowering.cpu.emit import View
 from graphc.lowering.cpu.families.epilogue import Epilogue
 from graphc.lowering.cpu.families.pooling.gradient import emit_pool_gradient
@@ -11,8 +11,9 @@ from graphc.lowering.cpu.families.pooling.pool import PoolSpec
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.io import KernelIO
 from graphc.lowering.cpu.kernel import Kernel, dim_expr
-from graphc.lowering.generic.strides import stored_slot, strides_of
-from graphc.ops import Fusion, MaxPoolGradient, Transpose
+from graphc.lowering.generic.operands import strided
+from graphc.lowering.generic.strides import strides_of
+from graphc.ops import Fusion, MaxPoolGradient
 
 
 def select_pooling_gradient(fusion: Fusion, root: Node, target: CpuTarget) -> Kernel:
@@ -20,7 +21,7 @@ def select_pooling_gradient(fusion: Fusion, root: Node, target: CpuTarget) -> Ke
     op, body = root.op, fusion.body
     assert isinstance(op, MaxPoolGradient)
     x, pooled = (body.type_of(v) for v in root.operands)
-    read = [_strided(body, v) for v in root.operands]
+    read = [strided(body, v) for v in root.operands]
     dtype = str(x.dtype.numpy)
 
     def emit(io: KernelIO) -> None:
@@ -42,14 +43,3 @@ def select_pooling_gradient(fusion: Fusion, root: Node, target: CpuTarget) -> Ke
         emit_pool_gradient(spec, target, source, cotangent, scratch, epilogue.finish)
 
     return Kernel("pool_gradient", emit, pooled.size * x.dtype.numpy.itemsize, dtype)
-
-
-def _strided(body: Graph, value: Value) -> tuple[int, tuple[DimLike, ...]]:
-    """Which operand of the kernel a value is, and its strides, through transposes."""
-    slot = stored_slot(body, value)
-    if slot is not None:
-        return slot, strides_of(body.type_of(value).shape)
-    node = body.node(value.node)
-    assert isinstance(node.op, Transpose)
-    slot, strides = _strided(body, node.operands[0])
-    return slot, tuple(strides[p] for p in node.op.permutation)

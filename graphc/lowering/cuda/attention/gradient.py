@@ -1,7 +1,7 @@
 """Attention's gradient without its score matrix, in two launches: dq and what is known of each query, then dk and dv.
 
-On tensor cores for operands in half precision that are read 16 bytes at a time (`attend_back.cuh`), else on plain
-units, in f32 (`attend_back_plain.cuh`). Every sum has one owner and an order of its own: same input, same bits.
+On tensor cores for operands in half precision that are read 16 bytes at a time (`gradient.cuh`), else on plain
+units, in f32 (`gradient_plain.cuh`). Every sum has one owner and an order of its own: same input, same bits.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from graphc.ir.dim import DimLike, product
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, Node, Value
-from graphc.lowering.cuda.attention import Read, in_memory, mask_of, strided
+from graphc.lowering.cuda.attention.mask import mask_of
 from graphc.lowering.cuda.emit import VECTOR_BYTES, Expr, call, const, i64, pure
 from graphc.lowering.cuda.emitter import CudaEmitter, divides
 from graphc.lowering.cuda.io import Kernel, KernelIO, Setting, Stage
 from graphc.lowering.generic.index import Space
+from graphc.lowering.generic.operands import Read, in_memory, strided
 from graphc.lowering.generic.strides import strides_of
 from graphc.ops import AttentionGradient, Convert, Fusion, Transpose
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from graphc.ir.dim import DimLike, product
 from graphc.ir.graph import Node
-from graphc.lowering.cuda import tiles
-from graphc.lowering.cuda.dense import SLOW_COLUMNS, TileAt, product_kernel
 from graphc.lowering.cuda.emit import VECTOR_BYTES, Expr, i32, pure
 from graphc.lowering.cuda.io import Kernel
+from graphc.lowering.cuda.products import tiles
+from graphc.lowering.cuda.products.dense import SLOW_COLUMNS, TileAt, product_kernel
 from graphc.lowering.generic.strides import Axis, Product, stored_slots
 from graphc.ops import ConvWeightGradient, Fusion
 

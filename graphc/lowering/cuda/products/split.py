@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from graphc.ir.dim import DimLike
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, Node
-from graphc.lowering.cuda import tiles
 from graphc.lowering.cuda.emit import (
+    PROCESSORS,
     VECTOR_BYTES,
     Array,
     Expr,
@@ -32,7 +32,8 @@ from graphc.lowering.cuda.emit import (
 from graphc.lowering.cuda.emitter import CudaEmitter, divides
 from graphc.lowering.cuda.epilogue import Epilogue
 from graphc.lowering.cuda.io import KernelIO, Stage
-from graphc.lowering.cuda.tiles import Tile, Units
+from graphc.lowering.cuda.products import tiles
+from graphc.lowering.cuda.products.tiles import Tile, Units
 from graphc.lowering.generic.index import flatten, unflatten
 
 __all__ = ["Cut", "added", "choose", "kept", "part_of"]
@@ -66,13 +67,13 @@ def choose(
 
     def cost(cut: Cut) -> float:
         blocks = _blocks(cut.tile, m, n, batch) * cut.parts
-        waves = -(-blocks // tiles.PROCESSORS)
+        waves = -(-blocks // PROCESSORS)
         work = waves * -(-depth // cut.parts) * tiles.cost_of(cut.tile, units)
         return work + (cut.parts > 1) * (_SAVED + cut.parts * size * 8 / _BYTES)
 
     cuts = [Cut(whole, 1)]
     for tile in tiles.tiles_for(units, least):
-        free = tiles.PROCESSORS // _blocks(tile, m, n, batch)
+        free = PROCESSORS // _blocks(tile, m, n, batch)
         parts = min(free, depth // _SHORTEST, _MOST)
         if parts > 1:
             cuts.append(Cut(tile, parts))

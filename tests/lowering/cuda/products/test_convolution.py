@@ -41,6 +41,11 @@ CASES = {
     "signal": Case((3, 20, 16), 8, (5,), stride=2, padding=2),
     "open": Case((N, 8, 8, 16), 16, (3, 3), padding=1),
     "spread": Case((2, 4, 5, 16), 16, (3, 3), padding=1, spread=2),
+    "spread_pointwise": Case((2, 4, 5, 16), 8, (1, 1), spread=2),  # most pixels meet no tap
+    "spread_dilated": Case((N, 5, 4, 8), 16, (3, 2), padding=1, dilation=3, spread=2),
+    "spread_signal": Case(
+        (2, 5, 1200), 8, (4,), padding=2, spread=3
+    ),  # K shared among blocks in f32
     "chain": Case((1, 8, 8, 16), 16, (3, 3), padding=1, twice=True),
 }
 
@@ -89,3 +94,6 @@ def test_convolutions_are_what_the_interpreter_computes(dtype: DType) -> None:
         )
     kernels = program.source.split('extern "C" __global__')[1:]
     assert sum("graphc_multiply<" in k for k in kernels) == len(CASES) + 1  # "chain" has two
+    phases = [k for k in kernels if "graphc_phase_windows<" in k]
+    assert len(phases) == sum(case.spread > 1 for case in CASES.values())
+    assert dtype is not DType.F32 or any("graphc_from(" in k for k in phases)

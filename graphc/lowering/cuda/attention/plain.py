@@ -13,7 +13,7 @@ from typing import Any
 
 from graphc.ir.dim import DimLike
 from graphc.ir.dtype import DType
-from graphc.ir.graph import Graph, Node, Value
+from graphc.ir.graph import Graph, Node
 from graphc.lowering.cuda import arithmetic
 from graphc.lowering.cuda.emit import (
     Array,
@@ -31,24 +31,19 @@ from graphc.lowering.cuda.emit import (
     shared,
     when,
 )
-from graphc.lowering.cuda.emitter import CudaEmitter
 from graphc.lowering.cuda.epilogue import Epilogue, border
 from graphc.lowering.cuda.io import Kernel, KernelIO, Stage
 from graphc.lowering.generic.inline import Inliner
-from graphc.lowering.generic.strides import strides_of
-from graphc.ops import Attention, Convert, Fusion, Transpose
+from graphc.lowering.generic.operands import strided
+from graphc.ops import Attention, Fusion
 
-__all__ = ["Read", "in_memory", "mask_of", "select_attention", "strided"]
+__all__ = ["select_attention"]
 
 _THREADS = 128
 _KEYS = 16  # keys of a tile
 _OWN = 32  # elements of a query that a thread keeps
 _VECTOR = 4  # neighbours that a thread takes
 _SHARED_BYTES = 48 << 10
-_HALF = (DType.BF16, DType.F16)
-
-Read = tuple[int, tuple[DimLike, ...]]
-"""An operand of the kernel, and the strides with which a value is read in it."""
 
 
 @dataclass(frozen=True)
@@ -93,45 +88,6 @@ def select_attention(fusion: Fusion, root: Node) -> Kernel | None:
         _Attention(body, root, op, cut, work, io).emit()
 
     return Kernel("attention", (*border(body, root), Stage(emit, grid, _THREADS)))
-
-
-def strided(body: Graph, value: Value) -> Read:
-    """Which operand of the kernel a value is, and its strides, through transposes and conversions."""
-    slots = {node.values[0]: slot for slot, node in enumerate(body.inputs)}
-    if value in slots:
-        return slots[value], strides_of(body.type_of(value).shape)
-    node = body.node(value.node)
-    slot, strides = strided(body, node.operands[0])
-    if isinstance(node.op, Convert):  # from half precision, which is widened where it is read
-        return slot, strides
-    assert isinstance(node.op, Transpose)
-    return slot, tuple(strides[p] for p in node.op.permutation)
-
-
-def in_memory(body: Graph, value: Value) -> Read | None:
-    """The same for a value that may be computed in the kernel: None where it is."""
-    node = body.node(value.node)
-    if node in body.inputs:
-        return strided(body, value)
-    widened = isinstance(node.op, Convert) and body.type_of(node.operands[0]).dtype in _HALF
-    moved = isinstance(node.op, Transpose) or widened
-    inside = moved and in_memory(body, node.operands[0])
-    return strided(body, value) if inside else None
-
-
-def mask_of(
-    e: CudaEmitter, io: KernelIO, body: Graph, mask: Value | None, head: Sequence[DimLike]
-) -> Expr:
-    """A mask that is `in_memory` as a C++ value, for one head of one batch."""
-    if mask is None:
-        return pure("graphc_no_mask", "int32")
-    slot, strides = in_memory(body, mask) or (0, ())
-    shape = body.type_of(mask).shape
-    steps = [0 if size == 1 else step for size, step in zip(shape, strides, strict=True)]
-    dtype = body.inputs[slot].types[0].dtype
-    kind = "bool_mask" if dtype is DType.BOOL else f"added_mask<graphc_stored_{dtype}>"
-    start = io.operands[slot].address(e.expr(head[0] * steps[0] + head[1] * steps[1]))
-    return pure(f"graphc_{kind}", "int32", start, e.wide(steps[2]), e.wide(steps[3]))
 
 
 class _Attention:

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 
 from graphc.ir.dim import DimLike
 from graphc.ir.dtype import DType
-from graphc.lowering.cuda.emit import Array, Expr, call, cast, loop, pure, when
+from graphc.lowering.cuda.emit import PROCESSORS, Array, Expr, call, cast, loop, pure, when
 from graphc.lowering.cuda.emitter import CudaEmitter
 from graphc.lowering.cuda.io import KernelIO
 
 __all__ = [
-    "PROCESSORS",
     "Tile",
     "Units",
     "choose",
@@ -33,9 +32,6 @@ __all__ = [
 
 ROW_BYTES = 128
 """Bytes of K in a step."""
-
-PROCESSORS = 132
-"""Multiprocessors that tiles are dealt out to: those of an H100."""
 
 
 @dataclass(frozen=True)

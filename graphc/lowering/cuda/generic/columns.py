@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager
 from graphc.ir.dim import DimLike, product
 from graphc.ir.op import Pattern
 from graphc.lowering.cuda.accumulate import LONG, OPERATION, Accumulator, finished
-from graphc.lowering.cuda.columns_plan import AHEAD, THREADS, Plan, make_plan
 from graphc.lowering.cuda.emit import (
     Expr,
     call,
@@ -27,6 +26,7 @@ from graphc.lowering.cuda.emit import (
     when,
 )
 from graphc.lowering.cuda.emitter import CudaEmitter, Run
+from graphc.lowering.cuda.generic.columns_plan import AHEAD, THREADS, Plan, make_plan
 from graphc.lowering.cuda.io import Kernel, KernelIO, Stage
 from graphc.lowering.generic.index import Space, flatten, unflatten
 from graphc.lowering.generic.inline import Inliner

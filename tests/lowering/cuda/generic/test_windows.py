@@ -10,7 +10,7 @@ import pytest
 
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, GraphBuilder
-from graphc.lowering.cuda import nest
+from graphc.lowering.cuda.generic import nest
 from graphc.ops import AvgPool, ConvGeneral, Input, MaxPool, ReduceSum
 from graphc.reference import interpret
 from tests.lowering.cuda.bodies import Kernels

@@ -1,22 +1,24 @@
 """Matrix products by tiles: a `dot_general` root whose operands are operands of the kernel.
 
 A run-time operand is read as it lies; a right one that is known when the module is built, and lies otherwise, is stored
-with K elements next to each other. Few rows are better served by a warp for each element (`nest.py`).
+with K elements next to each other. Few rows are better served by a warp for each element (`generic/nest.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Protocol
 
 from graphc.ir.dim import DimLike, product
 from graphc.ir.graph import GraphBuilder, Node, Value
-from graphc.lowering.cuda import split, tiles
 from graphc.lowering.cuda.emit import VECTOR_BYTES, Expr, named, pure
 from graphc.lowering.cuda.emitter import CudaEmitter, divides
 from graphc.lowering.cuda.epilogue import Epilogue, border
 from graphc.lowering.cuda.io import Kernel, KernelIO, Stage
-from graphc.lowering.cuda.tiles import Tile, Units
+from graphc.lowering.cuda.products import split, tiles
+from graphc.lowering.cuda.products.tiles import Tile, Units
 from graphc.lowering.generic.strides import Axis, Product, read_product, spread, stored_slots
 from graphc.lowering.packing import Packing
 from graphc.ops import DotGeneral, Fusion, Pad, Reshape, Transpose
@@ -113,6 +115,22 @@ class TileAt:
     batch: tuple[DimLike, ...]
 
 
+class Phases(Protocol):
+    """Products of one kernel that differ in K, and in where their rows lie in the result; see `phases.py`."""
+
+    @property
+    def mean(self) -> int:
+        """Steps of K, on average."""
+
+    def steps(self, at: TileAt) -> DimLike:
+        """Steps of K of the tile's product."""
+
+    def placed(
+        self, at: TileAt, row: DimLike, index: list[DimLike]
+    ) -> AbstractContextManager[None]:
+        """Writes the dims of the result that a row is to `index`; inside, there is such a row."""
+
+
 def product_kernel(
     fusion: Fusion,
     root: Node,
@@ -122,14 +140,15 @@ def product_kernel(
     packing: dict[int, Packing],
     family: str = "matmul",
     least: int = 0,
+    phases: Phases | None = None,
 ) -> Kernel:
     """The kernel of a root that is a product; `loader(at, side)` makes those of the left (0) and right operand.
 
-    Tiles have at least `least` rows and columns.
+    Tiles have at least `least` rows and columns. With `phases`, a batch axis of the product is not one of the result.
     """
     m, n = shape.m.extent, shape.n.extent
     batch = product(ax.extent for ax in shape.batch)
-    steps = (shape.k.extent + (units.depth - 1)) // units.depth
+    steps = phases.mean if phases else (shape.k.extent + (units.depth - 1)) // units.depth
     cut = split.choose(m, n, batch, steps, units, least)
     tile, parts = cut.tile, cut.parts
     tiles_m, tiles_n = (m + (tile.m - 1)) // tile.m, (n + (tile.n - 1)) // tile.n
@@ -148,7 +167,14 @@ def product_kernel(
             spread_axis(e, index, axis, root, at)
 
         def store(row: DimLike, columns: Sequence[DimLike], values: Sequence[Expr]) -> None:
-            spread_axis(e, row, shape.m, root, at)
+            if phases is None:
+                spread_axis(e, row, shape.m, root, at)
+                keep(columns, values)
+                return
+            with phases.placed(here, row, at):
+                keep(columns, values)
+
+        def keep(columns: Sequence[DimLike], values: Sequence[Expr]) -> None:
             places = []
             for column in columns:
                 place = list(at)
@@ -161,11 +187,12 @@ def product_kernel(
             for place, value in zip(places, values, strict=True):
                 split.kept(e, io.scratch, root, part, place, value)
 
-        loaders, count = (loader(here, 0), loader(here, 1)), steps
+        loaders = loader(here, 0), loader(here, 1)
+        count = phases.steps(here) if phases else steps
         part: DimLike = 0
         if parts > 1:
             part = e.bound(z, 0, parts - 1)
-            loaders, count = split.part_of(e, part, parts, loaders, steps)
+            loaders, count = split.part_of(e, part, parts, loaders, count)
         tiles.emit(e, io, units, tile, loaders, count, here.first, (m, n), store)
 
     stages = [Stage(emit, (tiles_m * tiles_n, batch, parts), tile.threads, tile.shared_bytes)]

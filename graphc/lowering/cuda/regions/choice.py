@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from graphc.artifact.device import Address, Step
 from graphc.ir.dim import DimLike, proves_ge
-from graphc.lowering.cuda.body import Body, Select, moved, plan_body
 from graphc.lowering.cuda.io import Kernel, Setting
 from graphc.lowering.cuda.program import Function, Guards
+from graphc.lowering.cuda.regions.body import Body, Select, moved, plan_body
 from graphc.lowering.plan import Call, Place
 from graphc.ops import Cond
 

@@ -1,15 +1,16 @@
-"""Attention on tensor cores, for operands in half precision and masks that lie in memory; see `attend.cuh`."""
+"""Attention on tensor cores, for operands in half precision and masks that lie in memory; see `flash.cuh`."""
 
 from __future__ import annotations
 
 from graphc.ir.dim import DimLike
 from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, Node
-from graphc.lowering.cuda.attention import Read, in_memory, mask_of, strided
+from graphc.lowering.cuda.attention.mask import mask_of
 from graphc.lowering.cuda.emit import VECTOR_BYTES, Array, call, cast, const, loop, named, when
 from graphc.lowering.cuda.emitter import divides
 from graphc.lowering.cuda.epilogue import Epilogue, border
 from graphc.lowering.cuda.io import Kernel, KernelIO, Setting, Stage
+from graphc.lowering.generic.operands import Read, in_memory, strided
 from graphc.ops import Attention, Fusion
 
 __all__ = ["select_flash"]

@@ -16,11 +16,11 @@ from graphc.artifact.device import Address, Loop, Step
 from graphc.ir.dim import Dim, DimLike
 from graphc.ir.graph import GraphBuilder, Value
 from graphc.lowering.aliasing import origin
-from graphc.lowering.cuda.body import Body, Select, moved, plan_body
 from graphc.lowering.cuda.emit import VECTOR_BYTES
+from graphc.lowering.cuda.generic.nest import nest
 from graphc.lowering.cuda.io import Kernel, Setting
-from graphc.lowering.cuda.nest import nest
 from graphc.lowering.cuda.program import Function, Guards, launches
+from graphc.lowering.cuda.regions.body import Body, Select, moved, plan_body
 from graphc.lowering.plan import Call, Place
 from graphc.ops import Fusion, Input, Scan
 

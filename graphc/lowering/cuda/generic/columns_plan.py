@@ -10,9 +10,8 @@ from graphc.ir.dtype import DType
 from graphc.ir.graph import Graph, Node
 from graphc.ir.op import Pattern
 from graphc.lowering.cuda.accumulate import Accumulator
-from graphc.lowering.cuda.emit import VECTOR_BYTES
+from graphc.lowering.cuda.emit import PROCESSORS, VECTOR_BYTES
 from graphc.lowering.cuda.emitter import divides
-from graphc.lowering.cuda.tiles import PROCESSORS
 from graphc.ops.numerics import working
 from graphc.ops.reduce import Reduce
 

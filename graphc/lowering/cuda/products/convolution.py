@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from graphc.ir.dim import DimLike, product
 from graphc.ir.dtype import DType
 from graphc.ir.graph import GraphBuilder, Node, Value
-from graphc.lowering.cuda import tiles
-from graphc.lowering.cuda.dense import TileAt, matrix_loader, pack_rows, product_kernel
 from graphc.lowering.cuda.emit import VECTOR_BYTES, Expr, cast, i32, i64, pure
 from graphc.lowering.cuda.io import Kernel, Setting
-from graphc.lowering.cuda.tiles import Units
+from graphc.lowering.cuda.products import tiles
+from graphc.lowering.cuda.products.dense import TileAt, matrix_loader, pack_rows, product_kernel
+from graphc.lowering.cuda.products.phases import ConvolutionPhases, phases_kernel
+from graphc.lowering.cuda.products.tiles import Units
 from graphc.lowering.generic.strides import Axis, Product, stored_slots
 from graphc.lowering.packing import Packing
 from graphc.ops import ConvGeneral, Fusion, Reshape, Transpose
@@ -104,8 +105,12 @@ def select_convolution(fusion: Fusion, root: Node, setting: Setting) -> Kernel |
     if conv is None or units is None:
         return None
     chunk = VECTOR_BYTES // units.bytes
-    if conv.spread and (conv.weight[1] % chunk or setting.alignment != VECTOR_BYTES):
-        return None
+    if conv.spread:
+        whole = conv.weight[1] % chunk == 0 and setting.alignment == VECTOR_BYTES
+        if not whole or set(conv.op.strides) != {1}:
+            return None
+        phases = ConvolutionPhases(conv.op, conv.slots, conv.x, conv.weight, conv.result, units)
+        return phases_kernel(fusion, root, phases)
     row = -(-conv.depth // units.depth) * units.depth
     shape = conv.product(row)
 
@@ -136,8 +141,6 @@ def _windows(at: TileAt, conv: Convolution, units: Units) -> Expr:
     )
     aligned = at.io.alignment == VECTOR_BYTES and channels * units.bytes % VECTOR_BYTES == 0
     kind = "graphc_windows" if aligned else "graphc_window_elements"
-    if conv.spread:
-        kind, numbers = "graphc_spread_windows", (*numbers, *two(op.lhs_dilation, 1))
     template = ", ".join(map(str, (units.element, at.tile.m, at.tile.threads, channels, *numbers)))
     starts = two(tuple(low for low, _ in op.padding), 0)
     sizes = (*two(conv.x[1:-1], 1), *two(conv.result[1:-1], 1), *starts)

@@ -1,0 +1,1 @@
+"""Products by tiles: matrices, convolutions, gradients of weights."""
