@@ -381,9 +381,9 @@ class View:
 
     def _index(self, index: Sequence[Extent], lanes: int) -> Expr:
         base = self.position(index)
-        if self.strides[-1] == 1 and isinstance(self.strides[-1], int):
+        if lanes == 1 or static(self.strides[-1]) == 1:
             return _consecutive(base, lanes)
-        return i64(base) if lanes == 1 else _t().ramp(i64(base), i64(self.strides[-1]), lanes)
+        return _t().ramp(i64(base), i64(self.strides[-1]), lanes)
 
     def load(self, index: Sequence[Extent], lanes: int = 1) -> Expr:
         """``lanes`` elements along the last dimension, gathered where its stride is not 1."""
