@@ -15,6 +15,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ LIMIT = 4 << 30
 
 _INDEX = "entry.json"
 _ABANDONED = 3600.0  # seconds after which a half-written entry is nobody's
-_CHUNK = 1 << 20
+_PIECE = 4 << 20  # bytes that a thread digests at a time
+_THREADS = 2
 
 
 class Cache:
@@ -50,7 +52,7 @@ class Cache:
         try:
             for name, digest in index.items():
                 found[name] = (self._entry(key) / name).read_bytes()
-                if hashlib.sha256(found[name]).hexdigest() != digest:
+                if _digests([found[name]])[0].hex() != digest:
                     return None
         except OSError:
             return None
@@ -75,7 +77,8 @@ class Cache:
         def fill(folder: Path) -> dict[str, str]:
             for name, data in files.items():
                 (folder / name).write_bytes(data)
-            return {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+            digests = _digests(list(files.values()))
+            return {name: d.hex() for name, d in zip(files, digests, strict=True)}
 
         self._add(key, fill)
 
@@ -130,7 +133,7 @@ class Cache:
         index = self._index(key)
         try:
             return index is not None and all(
-                _digest(self._entry(key) / name) == digest for name, digest in index.items()
+                _copied(self._entry(key) / name, None) == digest for name, digest in index.items()
             )
         except OSError:
             return False
@@ -187,10 +190,11 @@ def key_of(kind: str, parts: Sequence[str | bytes | Mapping[str, Any]]) -> str:
     digest = hashlib.sha256(f"{kind}\0{_self()}".encode())
     for part in parts:
         if isinstance(part, Mapping):
-            for name, array in part.items():
-                x = np.ascontiguousarray(array)
+            arrays = {name: np.ascontiguousarray(array) for name, array in part.items()}
+            inside = _digests([x.reshape(-1).view(np.uint8).data for x in arrays.values()])
+            for (name, x), one in zip(arrays.items(), inside, strict=True):
                 digest.update(f"\0{name}\0{x.dtype}\0{x.shape}\0".encode())
-                digest.update(x.reshape(-1).view(np.uint8).data)
+                digest.update(one)
         else:
             data = part.encode() if isinstance(part, str) else part
             digest.update(f"\0{len(data)}\0".encode())
@@ -212,21 +216,46 @@ def _self() -> str:
     return digest.hexdigest()
 
 
-def _digest(path: Path) -> str:
-    """The SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as reader:
-        while chunk := reader.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+def _digests(blocks: Sequence[bytes | memoryview]) -> list[bytes]:
+    """For each block the SHA-256 of the SHA-256s of its pieces, which several threads make."""
+    pieces = [
+        (number, memoryview(block)[start : start + _PIECE])
+        for number, block in enumerate(blocks)
+        for start in range(0, len(block), _PIECE)
+    ]
+    whole = [hashlib.sha256() for _ in blocks]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        digests = pool.map(lambda piece: hashlib.sha256(piece[1]).digest(), pieces)
+        for (number, _), digest in zip(pieces, digests, strict=True):
+            whole[number].update(digest)
+    return [each.digest() for each in whole]
 
 
-def _copied(source: Path, target: Path) -> str:
-    """Copies bytes and permissions; the SHA-256 of what was copied."""
-    digest = hashlib.sha256()
-    with open(source, "rb") as reader, open(target, "wb") as writer:
-        while chunk := reader.read(_CHUNK):
-            digest.update(chunk)
-            writer.write(chunk)
-    target.chmod(source.stat().st_mode)
-    return digest.hexdigest()
+def _copied(source: Path, target: Path | None) -> str:
+    """Copies bytes and permissions, if anywhere; the digest of what was read, as `_digests` makes it."""
+    with contextlib.ExitStack() as stack:
+        reader = stack.enter_context(open(source, "rb")).fileno()
+        writer = None if target is None else stack.enter_context(open(target, "wb")).fileno()
+
+        def piece(start: int) -> bytes:
+            data = os.pread(reader, _PIECE, start)
+            if writer is not None:
+                _write(writer, data, start)
+            return hashlib.sha256(data).digest()
+
+        starts = range(0, os.fstat(reader).st_size, _PIECE)
+        pool = stack.enter_context(ThreadPoolExecutor(_THREADS))
+        whole = hashlib.sha256()
+        for digest in pool.map(piece, starts):
+            whole.update(digest)
+    if target is not None:
+        target.chmod(source.stat().st_mode)
+    return whole.hexdigest()
+
+
+def _write(file: int, data: bytes, at: int) -> None:
+    """Writes all of it, however much the system takes at a time."""
+    rest = memoryview(data)
+    while rest:
+        done = os.pwrite(file, rest, at)
+        rest, at = rest[done:], at + done
