@@ -133,3 +133,8 @@ def test_the_public_surface_is_this_list() -> None:
         "open",
     ]
     assert all(hasattr(graphc, name) for name in graphc.__all__)
+
+
+def test_reading_a_model_does_not_load_the_compiler() -> None:
+    done = "import graphc, sys\ngraphc.load('examples/mlp.nn')\nassert 'graphc.lowering' not in sys.modules"
+    assert "tvm" not in modules_after(done)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from graphc.artifact.errors import ModuleError, ModuleFileError
 from graphc.artifact.manifest import NAME, read_manifest
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+_ABANDONED = 3600.0  # seconds after which a half-written folder is nobody's
 
 
 @contextlib.contextmanager
@@ -95,8 +98,14 @@ def _module_files(final: Path) -> set[str]:
 
 def make_beside(final: Path) -> Path:
     """A new, empty folder on the same file system, with the permissions that the user's umask
-    gives.
+    gives. What a process that was killed left half-written there before is removed.
     """
+    name = re.compile(rf"\.{re.escape(final.name)}\.\d+-\d+\.new")
+    for path in final.parent.iterdir():
+        if name.fullmatch(path.name) and not path.is_symlink():
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > _ABANDONED:
+                    remove_folder(path)
     for attempt in range(1000):
         path = final.parent / f".{final.name}.{os.getpid()}-{attempt}.new"
         with contextlib.suppress(FileExistsError):

@@ -8,14 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
+from graphc.ir.dim import DimLike, proves_ge
 from graphc.ir.graph import Graph, Node, Value
 from graphc.lowering.contents import Selected
 from graphc.lowering.generic.bodies import checks
 from graphc.lowering.packing import Packing
 from graphc.lowering.plan import Needs, Plan, make_plan
 from graphc.lowering.verify import verify_plan
-from graphc.ops import Fusion
+from graphc.ops import Cond, Fusion
 
+B = TypeVar("B")
 K = TypeVar("K", bound=Selected)
 
 
@@ -57,6 +59,29 @@ def plan_inside(
     plan = make_plan(body, needs, frozenset())
     verify_plan(body, plan)
     return plan, kernels, packing
+
+
+def plan_branches(
+    op: Cond, static: frozenset[int], plan: Callable[[Graph, Mapping[Value, int], str], B]
+) -> tuple[B, B]:
+    """Both bodies of a choice, by `plan(body, packable, prefix)`.
+
+    `static` are the operands known when the module is built: captures among them are packed outside.
+    """
+
+    def branch(body: Graph, prefix: str) -> B:
+        known = {n.values[0]: i for i, n in enumerate(body.inputs, 1) if i in static}
+        return plan(body, {v: i for v, i in known.items() if body.type_of(v).is_static}, prefix)
+
+    return branch(op.on_true, "true_"), branch(op.on_false, "false_")
+
+
+def larger(op: Cond, a: DimLike, b: DimLike) -> DimLike:
+    """The larger of two sizes of a choice's bodies; their sum where it depends on the run which that is."""
+    bounds = {**op.on_true.dims, **op.on_false.dims}
+    if proves_ge(a, b, bounds):
+        return a
+    return b if proves_ge(b, a, bounds) else a + b
 
 
 def first_faults(body: Graph, first: int) -> dict[int, int]:

@@ -25,7 +25,7 @@ from graphc.artifact import (
 from graphc.artifact import folder as artifact_folder
 from graphc.artifact import open as open_module
 from graphc.artifact.spec import ModuleSpec, Port, WeightSpec
-from graphc.artifact.writer import write
+from graphc.artifact.writer import drafting, write
 from tests.artifact.conftest import Build
 from tests.artifact.modules import (
     BIAS,
@@ -128,6 +128,28 @@ def test_what_is_no_module_is_not_overwritten(tmp_path: Path) -> None:
             write(linear_spec(), objects, tmp_path / name)
     assert (tmp_path / "thesis" / "chapter1.tex").read_text() == "years of work"
     assert sorted(os.listdir(tmp_path)) == ["file", "link", "other", "thesis"]
+
+
+def test_code_for_other_weights_is_refused(tmp_path: Path) -> None:
+    spec = linear_spec()
+    with (
+        pytest.raises(ValueError, match="were not written, or others were"),
+        drafting(tmp_path / "m") as draft,
+    ):
+        draft.write_weights(spec.weights[:1])
+        draft.write_code(spec, [compile_object(LINEAR)])
+    assert not os.listdir(tmp_path)
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    for name in (".m.1-0.new", ".m.2-0.new", ".m.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights.safetensors").write_bytes(b"half")
+    for name in (".m.1-0.new", ".m.old"):
+        os.utime(tmp_path / name, (0, 0))
+    write(linear_spec(), [compile_object(LINEAR)], tmp_path / "m")
+    # Somebody may still be writing the second, and the last is none of ours.
+    assert sorted(os.listdir(tmp_path)) == [".m.2-0.new", ".m.old", "m"]
 
 
 def test_a_full_disk_leaves_the_old_module(build: Build) -> None:

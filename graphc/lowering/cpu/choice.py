@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from graphc.ir.dim import DimLike, proves_ge
+from graphc.lowering.body import larger, plan_branches
 from graphc.lowering.cpu.body import Body, Select, plan_body
 from graphc.lowering.cpu.emit import branch
 from graphc.lowering.cpu.features import CpuTarget
@@ -23,12 +23,11 @@ def select_cond(op: Cond, static: frozenset[int], target: CpuTarget, select: Sel
 
     `static` are the operands known when the module is built; `select` finds the bodies' kernels.
     """
-    bodies = []
-    for body, prefix in zip(op.regions, ("true_", "false_"), strict=True):
-        known = {n.values[0]: i for i, n in enumerate(body.inputs, 1) if i in static}
-        packable = {v: i for v, i in known.items() if body.type_of(v).is_static}
-        bodies.append(plan_body(body, packable, static, target, select, prefix))
-    yes, no = bodies
+    yes, no = plan_branches(
+        op,
+        static,
+        lambda body, packable, prefix: plan_body(body, packable, static, target, select, prefix),
+    )
 
     def emit(io: KernelIO) -> None:
         branch(
@@ -37,17 +36,9 @@ def select_cond(op: Cond, static: frozenset[int], target: CpuTarget, select: Sel
             lambda: _run(no, io, yes.faults),
         )
 
-    scratch = _larger(op, yes.plan.arena.size, no.plan.arena.size)
+    scratch = larger(op, yes.plan.arena.size, no.plan.arena.size)
     packing = {**yes.packing, **no.packing}
     return Kernel("cond", emit, scratch, "uint8", packing, (*yes.parts, *no.parts))
-
-
-def _larger(op: Cond, a: DimLike, b: DimLike) -> DimLike:
-    """The larger of two sizes; their sum where it depends on the run which that is."""
-    bounds = {**op.on_true.dims, **op.on_false.dims}
-    if proves_ge(a, b, bounds):
-        return a
-    return b if proves_ge(b, a, bounds) else a + b
 
 
 def _run(body: Body, io: KernelIO, first_fault: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from graphc.artifact.device import Address, Step
-from graphc.ir.dim import DimLike, proves_ge
+from graphc.lowering.body import larger, plan_branches
 from graphc.lowering.cuda.io import Kernel, Setting
 from graphc.lowering.cuda.program import Function, Guards
 from graphc.lowering.cuda.regions.body import Body, Select, moved, plan_body
@@ -25,23 +25,14 @@ def select_cond(op: Cond, static: frozenset[int], setting: Setting, select: Sele
 
     `static` are the operands known when the module is built; `select` finds the bodies' kernels.
     """
-    bodies = []
-    for body, prefix in zip(op.regions, ("true_", "false_"), strict=True):
-        known = {n.values[0]: i for i, n in enumerate(body.inputs, 1) if i in static}
-        packable = {v: i for v, i in known.items() if body.type_of(v).is_static}
-        bodies.append(plan_body(body, packable, static, setting, select, prefix))
-    yes, no = bodies
-    scratch = _larger(op, yes.plan.arena.size, no.plan.arena.size)
+    yes, no = plan_branches(
+        op,
+        static,
+        lambda body, packable, prefix: plan_body(body, packable, static, setting, select, prefix),
+    )
+    scratch = larger(op, yes.plan.arena.size, no.plan.arena.size)
     packing = {**yes.packing, **no.packing}
     return Kernel("cond", (), scratch, packing, inside=Choice(yes, no))
-
-
-def _larger(op: Cond, a: DimLike, b: DimLike) -> DimLike:
-    """The larger of two sizes; their sum where it depends on the run which that is."""
-    bounds = {**op.on_true.dims, **op.on_false.dims}
-    if proves_ge(a, b, bounds):
-        return a
-    return b if proves_ge(b, a, bounds) else a + b
 
 
 @dataclass(frozen=True, eq=False)
