@@ -15,8 +15,9 @@ with inputs, outputs and dims in the order of `ModuleSpec`, and return 0.
   {fault id + 1, the index, its position, the limit}; the call then fails with that fault's message.
 - `clock` is NULL, or has room for one cycle count at the start and one after each kernel; the program hands it to the
   runtime's `graphc_tick(clock, i)`.
-- Parallel loops go through TVM's `__TVMBackendParallelLaunch`, which the runtime defines. Results
-  must not depend on the number of tasks. Barriers inside a loop do not exist.
+- Parallel loops go through TVM's `__TVMBackendParallelLaunch`, which the runtime defines, and
+  `graphc_tasks()` tells how many tasks it makes of one. Results must not depend on the number of
+  tasks. Barriers inside a loop do not exist.
 """
 
 from __future__ import annotations

@@ -49,6 +49,9 @@ extern const graphc_tables graphc_module_tables;
 /* runtime.c: notes the cycle counter for the program's kernel `at`, if `clock` is not NULL. */
 int32_t graphc_tick(uint64_t *clock, int64_t at);
 
+/* runtime.c: how many tasks a parallel loop of the program is cut into. */
+int64_t graphc_tasks(void);
+
 /* errors.c: the calling thread's message, and the model it runs. */
 int graphc_fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int graphc_thread_state_ready(void);

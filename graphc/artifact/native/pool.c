@@ -16,33 +16,35 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 enum { SPIN_NANOSECONDS = 200000 }; /* longer than the gaps between kernels and between calls in a loop */
 
 typedef struct participant {
+    _Alignas(64) atomic_uint claimed; /* the latest generation whose share somebody took on */
+    atomic_uint finished;             /* and whose share is done */
     graphc_pool *pool;
     int index;
-    pthread_t thread;    /* of a worker; participant 0 is whoever calls */
-    atomic_uint claimed; /* the latest generation whose share somebody took on */
-    char apart[64];      /* from the next participant's cache line */
+    pthread_t thread; /* of a worker; participant 0 is whoever calls */
 } participant;
 
+/* What threads hand to each other moves between their caches by lines, about 50 ns each time: what is read together
+ * lies together, and apart from what others write. */
 struct graphc_pool {
-    int threads; /* the caller included */
-    int started; /* workers alive; only touched by the holder of `busy` */
-    participant *participants;
-    atomic_int busy; /* a loop is running */
     /* The job. Written before `generation` moves on, read after it was seen to have moved. */
+    _Alignas(64) atomic_uint generation;
+    int num_task;
     graphc_task task;
     void *data;
-    int num_task;
-    atomic_int status;
-    _Alignas(64) atomic_uint generation;
+    int started; /* workers alive; only touched by the holder of `busy` */
     atomic_int stop;
-    _Alignas(64) atomic_int pending; /* shares that are not finished */
-    atomic_int caller_sleeps;
+    participant *participants;
     _Alignas(64) atomic_int sleepers;
+    atomic_int caller_sleeps;
+    atomic_int status;
+    _Alignas(64) atomic_int busy; /* a loop is running */
+    int threads;                  /* the caller included */
     pthread_mutex_t lock;
     pthread_cond_t wake, done;
 };
@@ -77,9 +79,10 @@ static int spin(graphc_pool *pool, int (*ready)(graphc_pool *, unsigned), unsign
 
 static int job_ready(graphc_pool *pool, unsigned seen) { return atomic_load(&pool->generation) != seen; }
 
-static int all_done(graphc_pool *pool, unsigned seen) {
-    (void)seen;
-    return atomic_load(&pool->pending) == 0;
+static int all_done(graphc_pool *pool, unsigned generation) {
+    for (int i = 0; i <= pool->started; i++)
+        if (atomic_load(&pool->participants[i].finished) != generation) return 0;
+    return 1;
 }
 
 /* Runs one participant's share of a job, unless somebody did. A share is claimed by moving its mark from the job before
@@ -87,13 +90,15 @@ static int all_done(graphc_pool *pool, unsigned seen) {
  * unclaimed its job is not over, and its description stays as it is. */
 static void run_share(graphc_pool *pool, int index, unsigned generation) {
     unsigned before = generation - 1;
-    if (!atomic_compare_exchange_strong(&pool->participants[index].claimed, &before, generation)) return;
+    participant *p = &pool->participants[index];
+    if (atomic_load(&p->claimed) != before || !atomic_compare_exchange_strong(&p->claimed, &before, generation)) return;
     graphc_env env = {NULL, pool->num_task};
     for (int i = index; i < pool->num_task; i += pool->started + 1) {
         int status = pool->task(i, &env, pool->data);
         if (status) atomic_store(&pool->status, status);
     }
-    if (atomic_fetch_sub(&pool->pending, 1) == 1 && atomic_load(&pool->caller_sleeps)) {
+    atomic_store(&p->finished, generation);
+    if (atomic_load(&pool->caller_sleeps)) {
         pthread_mutex_lock(&pool->lock);
         pthread_cond_signal(&pool->done);
         pthread_mutex_unlock(&pool->lock);
@@ -139,6 +144,7 @@ static void start_workers(graphc_pool *pool) {
         p->pool = pool;
         p->index = started + 1;
         atomic_store(&p->claimed, atomic_load(&pool->generation));
+        atomic_store(&p->finished, atomic_load(&pool->generation));
         if (pthread_create(&p->thread, NULL, work, p)) break;
         started++;
     }
@@ -158,15 +164,14 @@ int graphc_pool_run(graphc_pool *pool, graphc_task task, void *data, int num_tas
     pool->task = task;
     pool->data = data;
     pool->num_task = num_task > 0 ? num_task : pool->started + 1;
-    atomic_store(&pool->status, 0);
-    atomic_store(&pool->pending, pool->started + 1);
+    if (atomic_load(&pool->status)) atomic_store(&pool->status, 0);
     wake_workers(pool);
     unsigned generation = atomic_load(&pool->generation);
     for (int i = 0; i <= pool->started; i++) run_share(pool, i, generation);
-    if (!spin(pool, all_done, 0)) {
+    if (!spin(pool, all_done, generation)) {
         pthread_mutex_lock(&pool->lock);
         atomic_store(&pool->caller_sleeps, 1); /* before the last look at pending, as above */
-        while (!all_done(pool, 0)) pthread_cond_wait(&pool->done, &pool->lock);
+        while (!all_done(pool, generation)) pthread_cond_wait(&pool->done, &pool->lock);
         atomic_store(&pool->caller_sleeps, 0);
         pthread_mutex_unlock(&pool->lock);
     }
@@ -179,11 +184,12 @@ graphc_pool *graphc_pool_new(int threads) {
     graphc_pool *pool = aligned_alloc(64, (sizeof(graphc_pool) + 63) / 64 * 64);
     if (!pool) return NULL;
     *pool = (graphc_pool){.threads = threads};
-    pool->participants = calloc((size_t)threads, sizeof(participant));
+    pool->participants = aligned_alloc(64, (size_t)threads * sizeof(participant));
     if (!pool->participants) {
         free(pool);
         return NULL;
     }
+    memset(pool->participants, 0, (size_t)threads * sizeof(participant));
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->wake, NULL);
     pthread_cond_init(&pool->done, NULL);

@@ -63,6 +63,12 @@ static int parallel_launch(graphc_task task, void *data, int num_task) {
     return graphc_pool_run(model ? model->pool : NULL, task, data, num_task);
 }
 
+/* How many tasks a parallel loop of the program is cut into, unless the threads are busy. */
+int64_t graphc_tasks(void) {
+    graphc_model *model = graphc_running();
+    return model && model->pool ? graphc_pool_threads(model->pool) : 1;
+}
+
 /* TVM's object files hold these as weak pointers; kernels reach the runtime through them. */
 int (*__TVMBackendParallelLaunch)(graphc_task, void *, int) = parallel_launch;
 

@@ -163,3 +163,23 @@ def test_worth_threads() -> None:
     assert not emit.worth_threads(2 * 128 * 10)
     assert emit.worth_threads(10**8)
     assert emit.worth_threads(0, 10**7)
+
+
+@pytest.mark.parametrize("extent", [1, 2, 7, 16])
+def test_a_swinging_loop_visits_everything_and_names_what_follows(extent: int) -> None:
+    """Forwards and backwards, each task its own part; what follows the last index is where the next walk begins."""
+    with kernel("swing", {"y": "int64"}, dims=("turn",), public=True) as k:
+        y = k.view("y", (2, extent))
+        with emit.swinging_loop(extent, emit.tasks(), k.dim("turn")) as (index, following):
+            y.store(y.load((0, index)) + emit.i64(1), (0, index))
+            y.store(following, (1, index))
+    run = build(k, TARGETS[0])
+    for threads in (1, 2, 3, 16):
+        parts = [range(t * extent // threads, (t + 1) * extent // threads) for t in range(threads)]
+        for turn in (0, 1):
+            out = np.zeros((2, extent), np.int64)
+            run(out, turn, threads=threads)
+            assert (out[0] == 1).all()
+            for part in parts:
+                walk = list(reversed(part)) if turn else list(part)
+                assert [int(out[1, i]) for i in walk] == [*walk[1:], *walk[-1:]]

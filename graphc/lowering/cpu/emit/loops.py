@@ -6,7 +6,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from graphc.lowering.cpu.emit.builder import Expr, Extent, builder
-from graphc.lowering.cpu.emit.values import bind, floor_div, i64, product, remainder, static
+from graphc.lowering.cpu.emit.values import (
+    bind,
+    floor_div,
+    i64,
+    minimum_extent,
+    product,
+    remainder,
+    static,
+)
+
+TASKS = "graphc_tasks"  # the runtime's, see artifact/spec.py
 
 
 @contextmanager
@@ -31,6 +41,31 @@ def fused_loop(
     """
     with loop(product(extents), parallel=parallel) as flat:
         yield unflatten(flat, extents)
+
+
+def tasks() -> Expr:
+    """How many tasks a parallel loop is cut into: a hint, since one that runs inside another is not cut."""
+    return bind(builder().call_extern("int64", TASKS))
+
+
+@contextmanager
+def swinging_loop(extent: int, count: Expr, turn: Expr) -> Iterator[tuple[Expr, Expr]]:
+    """A parallel loop over ``range(extent)``, cut into ``count`` tasks, for what is repeated.
+
+    Each task walks its part forwards where ``turn`` is 0 and backwards where it is 1, so that it begins with what it
+    read last, and finds as much of that as its caches hold. Always forwards, a part that is a little larger than a
+    cache is read from behind that cache each time. Yields the index and the next one of the task: after the last, that
+    is the same, with which the next walk begins.
+    """
+    with loop(count, parallel=True) as task:
+        first = bind(floor_div(task * extent, count))
+        last = bind(floor_div((task + 1) * extent, count) - 1)
+
+        def index(i: Expr) -> Expr:
+            return bind(first + i + turn * (last - first - 2 * i))
+
+        with loop(last + 1 - first) as i:
+            yield index(i), index(minimum_extent(i + 1, last - first))
 
 
 def unflatten(flat: Extent, extents: Sequence[Extent]) -> tuple[Extent, ...]:

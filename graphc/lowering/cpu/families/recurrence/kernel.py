@@ -1,18 +1,18 @@
 """Recurrent cells: the time loop, and in each step one parallel region a stage over blocks of units.
 
 A block computes the columns of all gates of its units, weights packed ``[block][depth][gate][unit]`` so that each
-thread reads its own contiguous part at every step, and then the cell's arithmetic on them: in registers for a row or
-two, else row by row behind the products of all rows. Carries alternate between two buffers, since blocks read all units
-of the step before while they write theirs.
+thread reads its own contiguous part at every step, forwards and backwards in turn, and then the cell's arithmetic on
+them: in registers for a row or two, else row by row behind the products of all rows. Carries alternate between two
+buffers, since blocks read all units of the step before while they write theirs.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from graphc.ir.dim import DimLike
-from graphc.ir.graph import Graph, GraphBuilder, Value
+from graphc.ir.graph import Graph, Value
 from graphc.lowering.cpu.emit import (
     Expr,
     Extent,
@@ -21,14 +21,23 @@ from graphc.lowering.cpu.emit import (
     along,
     bind,
     const,
-    fused_loop,
     loop,
+    prefetch,
     product,
     remainder,
     splat,
+    swinging_loop,
+    tasks,
     worth_threads,
 )
-from graphc.lowering.cpu.families.recurrence.select import Cell, CellProduct, Stage, find_cell
+from graphc.lowering.cpu.families.recurrence.select import (
+    Cell,
+    CellProduct,
+    Stage,
+    find_cell,
+    row_width,
+)
+from graphc.lowering.cpu.families.recurrence.tile import Tile, step_tile, weight_packing
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.generic.expr import TirEmitter
 from graphc.lowering.cpu.io import KernelIO
@@ -37,29 +46,13 @@ from graphc.lowering.cpu.tiling import RowTiles
 from graphc.lowering.generic.bodies import checks
 from graphc.lowering.generic.index import Space, flatten
 from graphc.lowering.generic.inline import Inliner
-from graphc.lowering.packing import Packing
-from graphc.ops import Reshape, Scan, Transpose
+from graphc.ops import Scan
 
 _UNROLL = 4
 _ELEMENTS = 16  # buffers begin at multiples of this
-_FEW_ROWS = 2
+_FETCHED_LINES = 32
 _ARITHMETIC = 20  # operations of a cell for each number that it stores, about
 _TYPICAL_ROWS = 8  # of a batch whose size only the run knows, to decide about threads
-
-
-@dataclass(frozen=True)
-class _Tile:
-    """Vectors of `lanes` elements, blocks of `units`, rows that share a load of the weights.
-
-    `direct`: products stay in registers until they are used; otherwise they pass through scratch memory, `columns` of a
-    block at a time.
-    """
-
-    lanes: int
-    units: int
-    rows: int
-    direct: bool
-    columns: int
 
 
 def select_cell(op: Scan, target: CpuTarget) -> Kernel | None:
@@ -69,11 +62,13 @@ def select_cell(op: Scan, target: CpuTarget) -> Kernel | None:
     cell = find_cell(op)
     if cell is None:
         return None
-    tile = _tile(cell, target)
+    tile = step_tile(cell, target)
     if tile is None:
         return None
     packing = {
-        p.capture: _packing(p, cell.units, tile.units) for s in cell.stages for p in s.products
+        p.capture: weight_packing(p, cell.units, tile.units)
+        for s in cell.stages
+        for p in s.products
     }
     offsets, total = _buffers(cell, tile)
 
@@ -84,50 +79,7 @@ def select_cell(op: Scan, target: CpuTarget) -> Kernel | None:
     return Kernel("recurrent", emit, total * cell.dtype.bytes, dtype, packing)
 
 
-def _tile(cell: Cell, target: CpuTarget) -> _Tile | None:
-    """How a step is cut: accumulators fill the registers, and blocks are enough for the threads."""
-    lanes = target.lanes(str(cell.dtype.numpy))
-    while cell.units % lanes:
-        lanes //= 2
-    if lanes < 4:
-        return None
-    room = target.vector_registers * 3 // 4
-    gates = max(sum(p.gates for p in s.products) for s in cell.stages)
-    few = isinstance(cell.rows, int) and cell.rows <= _FEW_ROWS
-    rows = cell.rows if few and isinstance(cell.rows, int) else room
-    wide = 1
-    while (
-        cell.units % (2 * wide * lanes) == 0
-        and cell.units // (2 * wide * lanes) >= 4
-        and 2 * wide * gates <= (min(room // rows, 8) if few else 4)
-    ):
-        wide *= 2
-    # With few registers the gates of a block leave none for the weights: two vectors by six rows at a time.
-    vectors = wide * gates
-    if not few:
-        if target.vector_registers < 32:
-            vectors = min(vectors, 2)
-        rows = max(1, room // vectors)
-        if isinstance(cell.rows, int):
-            rows = min(rows, cell.rows)
-    direct = few and not any(s.products for s in cell.stages[:-1])
-    return _Tile(lanes, wide * lanes, rows, direct, vectors * lanes)
-
-
-def _packing(p: CellProduct, units: int, block: int) -> Packing:
-    """A weight as ``[block][depth][gate][unit]``."""
-
-    def write(b: GraphBuilder, x: Value) -> Value:
-        if p.transposed:
-            x = b(Transpose((1, 0)), x)
-        x = b(Reshape((p.depth, p.gates, units // block, block)), x)
-        return b(Transpose((2, 0, 1, 3)), x)
-
-    way = "columns" if p.transposed else "rows"
-    return Packing.written(f"cell/{way}/{units}/{block}", write)
-
-
-def _buffers(cell: Cell, tile: _Tile) -> tuple[dict[Value, DimLike], DimLike]:
+def _buffers(cell: Cell, tile: Tile) -> tuple[dict[Value, DimLike], DimLike]:
     """Where in scratch memory values of a step are, in elements, and the end; carries have two places."""
     offsets: dict[Value, DimLike] = {}
     end: DimLike = 0
@@ -149,7 +101,7 @@ class _Emission:
     def __init__(
         self,
         cell: Cell,
-        tile: _Tile,
+        tile: Tile,
         target: CpuTarget,
         offsets: dict[Value, DimLike],
         io: KernelIO,
@@ -157,6 +109,7 @@ class _Emission:
         self.cell, self.tile, self.target, self.offsets, self.io = cell, tile, target, offsets, io
         self.op, self.body = cell.op, cell.op.body
         self.dtype = str(cell.dtype.numpy)
+        self._line = 64 // cell.dtype.bytes
         self.rows = dim_expr(cell.rows, io.dims)
         self.length = dim_expr(self.op.length, io.dims)
 
@@ -164,11 +117,12 @@ class _Emission:
         op, first = self.op, self.op.sequences
         for i, carry in enumerate(op.carried):
             self._copy(self.io.operands[first + i], self._carry(carry, 0), carry)
+        count = tasks()
         with loop(self.length) as step:
             at = self.length - 1 - step if op.reverse else step
             before, after = remainder(step, 2), remainder(step + 1, 2)
             for stage in self.cell.stages:
-                self._stage(stage, at, before, after)
+                self._stage(stage, at, before, after, count)
         for i, carry in enumerate(op.carried):
             self._copy(self._carry(carry, remainder(self.length, 2)), self.io.results[i], carry)
 
@@ -218,7 +172,7 @@ class _Emission:
 
     # ---- A stage ----------------------------------------------------------------------------------
 
-    def _stage(self, stage: Stage, at: Extent, before: Extent, after: Extent) -> None:
+    def _stage(self, stage: Stage, at: Extent, before: Extent, after: Extent, count: Expr) -> None:
         cell, tile = self.cell, self.tile
         blocks = cell.units // tile.units
         operands = self._operands(at, before)
@@ -229,10 +183,13 @@ class _Emission:
         rows = cell.rows if isinstance(cell.rows, int) else _TYPICAL_ROWS
         tiles = RowTiles(self.rows, tile.rows)
 
-        def block(number: Extent) -> None:
+        def block(number: Extent, following: Extent) -> None:
             if tile.direct:
                 assert isinstance(self.rows, int)
+                self._fetch_elements(operands, number)
                 sums = multiply(number, 0, self.rows)
+                for p in stage.products:
+                    self._fetch_weights(p, operands[p.capture], following)
                 for row in range(self.rows):
                     self._row(operands, outputs, number, row, sums)
                 return
@@ -266,8 +223,34 @@ class _Emission:
                             result = acc.get(i, column - some[0], tile.lanes)
                             self._kept(p.value).store(result, (row + i, at))
 
-        with fused_loop((blocks,), parallel=blocks > 1 and worth_threads(rows * work)) as (number,):
-            block(number)
+        shared = blocks > 1 and worth_threads(rows * work)
+        if shared:
+            with swinging_loop(blocks, count, before) as (number, following):
+                block(number, following)
+        else:
+            with loop(blocks) as number:
+                block(number, number)
+
+    def _fetch_elements(self, operands: tuple[View, ...], number: Extent) -> None:
+        """Asks for what a block reads of this step's elements: no prefetcher foresees lines so far apart."""
+        assert isinstance(self.rows, int)
+        units = self.cell.units
+        for view, value in zip(operands, self.op.steps, strict=False):
+            width = row_width(self.body, value, self.cell.rows) or 0
+            for row, part in itertools.product(range(self.rows), range(width // units)):
+                for start in range(0, self.tile.units, self._line):
+                    at = part * units + number * self.tile.units + start
+                    prefetch(view.address((row, at)))
+
+    def _fetch_weights(self, p: CellProduct, weight: View, number: Extent) -> None:
+        """Asks for the beginning of a block of weights, while the arithmetic of another needs no memory."""
+        packed, size = self._packed(p, weight), p.depth * p.gates * self.tile.units
+        for start in range(0, min(size, _FETCHED_LINES * self._line), self._line):
+            prefetch(packed.address((number, 0, start)))
+
+    def _packed(self, p: CellProduct, weight: View) -> View:
+        width = p.gates * self.tile.units
+        return View(weight.buffer, self.dtype, (p.depth * width, width, 1), weight.offset)
 
     def _width(self, value: Value) -> int:
         width = self.body.type_of(value).shape[1]
@@ -288,8 +271,8 @@ class _Emission:
         columns: range,
     ) -> Registers:
         """Some columns of a block, for some rows: one element of the left side against vectors of weights."""
-        (block, row), lanes, width = place, self.tile.lanes, p.gates * self.tile.units
-        packed = View(weight.buffer, self.dtype, (p.depth * width, width, 1), weight.offset)
+        (block, row), lanes = place, self.tile.lanes
+        packed = self._packed(p, weight)
         acc = Registers(rows, len(columns) * lanes, self.dtype)
         pieces = [column - columns[0] for column in columns]
         for i in range(rows):

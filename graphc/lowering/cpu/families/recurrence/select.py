@@ -102,7 +102,7 @@ class _Finder:
             return None
         dtype, rows = dots[0].types[0].dtype, dots[0].types[0].shape[0]
         results = [*op.next, *op.emitted, *(n.values[0] for n in dots)]
-        widths = [w for v in results if (w := _width(body, v, rows)) is not None]
+        widths = [w for v in results if (w := row_width(body, v, rows)) is not None]
         if len(widths) < len(results) or any(n.types[0].dtype is not dtype for n in dots):
             return None
         if any(body.type_of(v).dtype is not dtype for v in op.carried):
@@ -152,7 +152,7 @@ class _Finder:
         op, (lhs, weight) = node.op, node.operands
         assert isinstance(op, DotGeneral)
         rows, columns = node.types[0].shape
-        depth = _width(self.body, lhs, rows)
+        depth = row_width(self.body, lhs, rows)
         if depth is None or not isinstance(columns, int) or columns > MAX_GATES * units:
             return False
         gates = columns // units
@@ -211,11 +211,11 @@ class _Finder:
         return False
 
 
-def _width(body: Graph, value: Value, rows: DimLike) -> int | None:
+def row_width(body: Graph, value: Value, rows: DimLike) -> int | None:
     """The number of columns of a value; None for what is no matrix of these rows."""
     shape = body.type_of(value).shape
     width = shape[1] if len(shape) == 2 and shape[0] == rows else None
     return width if isinstance(width, int) and width > 0 else None
 
 
-__all__ = ["MAX_GATES", "MAX_PARTS", "Cell", "CellProduct", "Stage", "find_cell"]
+__all__ = ["MAX_GATES", "MAX_PARTS", "Cell", "CellProduct", "Stage", "find_cell", "row_width"]
