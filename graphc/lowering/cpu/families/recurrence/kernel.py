@@ -51,6 +51,7 @@ from graphc.ops import Scan
 _UNROLL = 4
 _ELEMENTS = 16  # buffers begin at multiples of this
 _FETCHED_LINES = 32
+_FETCHED_ROWS = 3
 _ARITHMETIC = 20  # operations of a cell for each number that it stores, about
 _TYPICAL_ROWS = 8  # of a batch whose size only the run knows, to decide about threads
 
@@ -186,17 +187,21 @@ class _Emission:
         def block(number: Extent, following: Extent) -> None:
             if tile.direct:
                 assert isinstance(self.rows, int)
-                self._fetch_elements(operands, number)
+                for row in range(self.rows):
+                    self._fetch_elements(operands, number, row)
                 sums = multiply(number, 0, self.rows)
                 for p in stage.products:
                     self._fetch_weights(p, operands[p.capture], following)
                 for row in range(self.rows):
                     self._row(operands, outputs, number, row, sums)
                 return
+            for row in range(_FETCHED_ROWS):
+                self._fetch_elements(operands, number, row)
             if stage.products:
                 with loop(tiles.number) as chunk:
                     tiles.emit(chunk, 1, lambda row, count: store(number, row, count))
             with loop(self.rows) as row:
+                self._fetch_elements(operands, number, row + _FETCHED_ROWS)
                 self._row(operands, outputs, number, row, {})
 
         def product_of(
@@ -231,13 +236,12 @@ class _Emission:
             with loop(blocks) as number:
                 block(number, number)
 
-    def _fetch_elements(self, operands: tuple[View, ...], number: Extent) -> None:
-        """Asks for what a block reads of this step's elements: no prefetcher foresees lines so far apart."""
-        assert isinstance(self.rows, int)
+    def _fetch_elements(self, operands: tuple[View, ...], number: Extent, row: Extent) -> None:
+        """Asks for what a block reads of a row of this step's elements: no prefetcher foresees lines so far apart."""
         units = self.cell.units
         for view, value in zip(operands, self.op.steps, strict=False):
             width = row_width(self.body, value, self.cell.rows) or 0
-            for row, part in itertools.product(range(self.rows), range(width // units)):
+            for part in range(width // units):
                 for start in range(0, self.tile.units, self._line):
                     at = part * units + number * self.tile.units + start
                     prefetch(view.address((row, at)))
