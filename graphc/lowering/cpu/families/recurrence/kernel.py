@@ -8,7 +8,6 @@ buffers, since blocks read all units of the step before while they write theirs.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 from graphc.ir.dim import DimLike
