@@ -189,11 +189,11 @@ _EXP = {
 }
 
 
-def _scale(n: Expr, dtype: str) -> Expr:
-    """``2**n`` for an integer-valued float ``n`` within the normal exponents, through the bits."""
+def _scale(n: Expr, dtype: str, shift: int = 0) -> Expr:
+    """``2**(n + shift)`` for an integer-valued float ``n`` within the normal exponents, through the bits."""
     lanes = lanes_of(n)
     integer = f"int{_BITS[dtype]}"
-    exponent = cast(n, integer) + const(_BIAS[dtype], integer, lanes)
+    exponent = cast(n, integer) + const(_BIAS[dtype] + shift, integer, lanes)
     return _reinterpret(exponent << const(_MANTISSA[dtype], integer, lanes), dtype)
 
 
@@ -207,11 +207,15 @@ def _reduce_exp(x: Expr) -> tuple[Expr, Expr, Expr]:
     return n, r, bind(_horner(r, _EXP[dtype]) * (r * r) + r)
 
 
+_EXP_RANGE = {"float32": (89.0, -104.0), "float64": (710.0, -746.0)}
+"""Above, ``e**x`` is infinity, and below 0."""
+
+
 def exp(x: Expr) -> Expr:
     """``e**x``; infinity above 88.72 (709.78 in float64), denormal and then zero far below."""
     c = _constants(x, "exp")
     dtype = dtype_of(x)
-    top, bottom = (89.0, -104.0) if dtype == "float32" else (710.0, -746.0)
+    top, bottom = _EXP_RANGE[dtype]
     x = bind(x)
     # What is zero is not computed: a product that underflows takes a hundred times as long as one that does not,
     # and of masked scores there are many.
@@ -222,6 +226,19 @@ def exp(x: Expr) -> Expr:
     half = bind(floor(n * c(0.5)))
     result = bind((p + c(1.0)) * _scale(half, dtype) * _scale(n - half, dtype))
     return bind(select(zero, c(0.0), result))
+
+
+def _exp_nonpositive(x: Expr) -> Expr:
+    """``e**x`` of at most 0, with the same results as `exp` and a fifth less to do."""
+    c = _constants(x, "exp")
+    dtype = dtype_of(x)
+    x = bind(x)
+    zero = x < c(_EXP_RANGE[dtype][1])
+    n, _, p = _reduce_exp(bind(select(zero, c(0.0), x)))
+    # 2^n may be denormal, 2^(n + shift) is not.
+    shift = {"float32": 64, "float64": 512}[dtype]
+    scale = _scale(n, dtype, shift)
+    return bind(select(zero, c(0.0), (p + c(1.0)) * scale * c(2.0**-shift)))
 
 
 # Cephes exp2f: (2^r - 1) / r for |r| <= 1/2.
@@ -269,7 +286,7 @@ def sigmoid(x: Expr) -> Expr:
     """``1 / (1 + e**-x)``, exact to the last digits in both tails."""
     c = _constants(x, "sigmoid")
     x = bind(x)
-    e = exp(c(0.0) - absolute(x))
+    e = _exp_nonpositive(c(0.0) - absolute(x))
     return select(x < c(0.0), e, c(1.0)) / (c(1.0) + e)
 
 
@@ -277,7 +294,7 @@ def softplus(x: Expr) -> Expr:
     """``log(1 + e**x)`` as ``max(x, 0) + log1p(e**-|x|)``, which never overflows."""
     c = _constants(x, "softplus")
     x = bind(x)
-    return relu(x) + log1p(exp(c(0.0) - absolute(x)))
+    return relu(x) + log1p(_exp_nonpositive(c(0.0) - absolute(x)))
 
 
 # Eigen's generic_fast_tanh_float: odd numerator, even denominator, in x^2.
@@ -457,7 +474,7 @@ def erf(x: Expr) -> Expr:
     z = bind(a * a)
     small = bind(a * _horner(z, _ERF_SMALL))
     u = ((a - c(3.75)) / (a + c(3.75)) - c(_ERFC_MID)) * c(1 / _ERFC_HALF)
-    tail = exp(c(0.0) - z) * _horner(bind(u), _ERFC_LARGE) / (a + a + c(1.0))
+    tail = _exp_nonpositive(c(0.0) - z) * _horner(bind(u), _ERFC_LARGE) / (a + a + c(1.0))
     y = bind(select(a < c(0.75), small, c(1.0) - tail))
     return select(x < c(0.0), c(0.0) - y, y)
 
