@@ -38,6 +38,9 @@ _STREAMED_BYTES = 200_000
 # Rows of A up to this size stay in the second-level cache beside two panels; more are cut into chunks.
 _ROWS_BYTES = 900_000
 _CHUNK_BYTES = 768 * 1024
+# Rows of C from this size on lie in a page each: tiles along columns would take a page for every row of every panel.
+_PAGE_BYTES = 4096
+_WIDE_BYTES = 2_200_000
 # Regions of scratch memory, and so the most tasks of an unpacked product that run at once.
 _SLOTS = 32
 
@@ -160,8 +163,8 @@ def choose_matmul(spec: MatmulSpec, target: CpuTarget) -> MatmulTile:
 
     The width is the one whose inner loops cost least, the height what the registers then hold: 8x48
     and 13x32 are typical for AVX-512, 6x16 for AVX2. Order: rows first where B stays in cache (1.3 MB)
-    and there are more rows than columns to share out, or too many to keep near; else columns first,
-    so that each thread reads its part of B only. Then the next panel is on its way while one is used.
+    and there are more rows than columns to share out, too many to keep near, or long ones; else columns
+    first, so that each thread reads its part of B only. Then the next panel is on its way while one is used.
     """
     n, m, k = static(spec.n), static(spec.m), static(spec.k)
     lanes = target.lanes(spec.dtype)
@@ -176,9 +179,12 @@ def choose_matmul(spec: MatmulSpec, target: CpuTarget) -> MatmulTile:
     rows_first = weights is not None and weights <= _RESIDENT_BYTES
     if m is not None and n is not None and (m < 4 * mr or (spec.b == "packed" and m <= 2 * n)):
         rows_first = False
+    wide = _wide(spec, target, mr)
+    rows_first = rows_first or wide
     row_tiles = 16
     if rows_first:
-        row_tiles = 1 if k is None or k * nr * item > _PANEL_BYTES else max(1, 64 // mr)
+        deep = k is None or k * nr * item > _PANEL_BYTES
+        row_tiles = 1 if deep or wide else max(1, 64 // mr)
     streamed = spec.b == "packed" and not rows_first and (weights or 0) > _STREAMED_BYTES
     depth = _depth(spec, mr, nr) if streamed else k or 0
     if m is not None:
@@ -207,6 +213,19 @@ def choose_matmul(spec: MatmulSpec, target: CpuTarget) -> MatmulTile:
         coming=coming,
         depth=depth,
     )
+
+
+def _wide(spec: MatmulSpec, target: CpuTarget, mr: int) -> bool:
+    """Whether a tile's rows are followed to their end because they are long: up to 1.4 times as fast on AVX2.
+
+    Not measured for AVX-512, whose tiles are wider and whose caches hold more.
+    """
+    n, m, k = static(spec.n), static(spec.m), static(spec.k)
+    if target.vector_registers == 32 or spec.b != "packed" or n is None or k is None:
+        return False
+    item = np.dtype(spec.dtype).itemsize
+    long = n * item >= _PAGE_BYTES and n * k * item <= _WIDE_BYTES
+    return long and (m is None or m >= 4 * mr)
 
 
 def _depth(spec: MatmulSpec, mr: int, nr: int) -> int:
