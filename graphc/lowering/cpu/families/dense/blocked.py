@@ -26,7 +26,6 @@ from graphc.lowering.cpu.emit import (
     branch,
     ceil_div,
     const,
-    floor_div,
     i64,
     loop,
     maximum_extent,
@@ -38,6 +37,7 @@ from graphc.lowering.cpu.emit import (
 )
 from graphc.lowering.cpu.families.dense.accumulate import accumulate
 from graphc.lowering.cpu.families.dense.blocked_spec import (
+    FEW_PANELS,
     BlockedSpec,
     BlockedTile,
 )
@@ -76,6 +76,15 @@ def emit_blocked(
 
 
 @dataclass(frozen=True)
+class Panel:
+    """Some columns: their number in the result, in the task, and among those copied together."""
+
+    number: Extent
+    of_task: Extent
+    copied: Extent
+
+
+@dataclass(frozen=True)
 class _Blocks:
     spec: BlockedSpec
     tile: BlockedTile
@@ -104,31 +113,27 @@ class _Blocks:
                 count = self._count(first)
                 if spec.turned:
                     self._copy_rows(tiles, chunk, first, count, rows)
+
+                def one(i: Extent, row: Extent, height: int, panel: Panel, width: int) -> None:
+                    place = (panel.of_task, i * tile.mr, 0)
+                    self._multiply(
+                        (row, panel.number, number),
+                        (height, width),
+                        (first, count),
+                        self._own(rows.position((i, 0, 0)), (1, tile.mr)),
+                        self._own(near.position((panel.copied, 0, 0)), (tile.nr, 1)),
+                        self._own(sums.position(place), (tile.nr, 1)),
+                        blocks,
+                    )
+
                 with loop(ceil_div(tile.panels, tile.together)) as some:
-                    begin = group * tile.panels + some * tile.together
-                    self._copy_panels(begin, first, count, near)
-                    with loop(tile.together) as p:
-                        panel = begin + p
+                    start = some * tile.together
 
-                        def columns(width: int) -> None:
-                            columns_of = self._own(near.position((p, 0, 0)), (tile.nr, 1))
+                    def panel(p: Extent) -> Panel:
+                        return Panel(group * tile.panels + start + p, start + p, p)
 
-                            def one(row: Extent, height: int, i: Extent) -> None:
-                                place = (some * tile.together + p, i * tile.mr, 0)
-                                self._multiply(
-                                    (row, panel, number),
-                                    (height, width),
-                                    (first, count),
-                                    self._own(rows.position((i, 0, 0)), (1, tile.mr)),
-                                    columns_of,
-                                    self._own(sums.position(place), (tile.nr, 1)),
-                                    blocks,
-                                )
-
-                            tiles.emit_numbered(chunk, tile.rows, one)
-
-                        with self._within(panel, some * tile.together + p):
-                            self._widths(panel, columns)
+                    self._copy_panels(panel, first, count, near)
+                    self._tiles(tiles, chunk, panel, one)
 
         slot_loop((chunks, groups), tile.slots, task)
 
@@ -144,24 +149,56 @@ class _Blocks:
         found = maximum_extent(left, 0)
         return found if isinstance(found, int) else bind(i64(found))
 
+    def _tiles(
+        self,
+        tiles: RowTiles,
+        chunk: Extent,
+        panel: Callable[[Extent], Panel],
+        one: Callable[[Extent, Extent, int, Panel, int], None],
+    ) -> None:
+        """The tiles of a task in some panels: ``one(i, row, height, panel, width)`` for each.
+
+        Several blocks keep a panel in the first-level cache while rows pass by. One block's sums go into the result at
+        once, so its rows are followed to their end: down a panel, each line of the result would be in another page.
+        """
+        rows, together = self.tile.rows, self.tile.together
+
+        def across(row: Extent, height: int, i: Extent) -> None:
+            with loop(together) as p:
+                at = panel(p)
+                with self._within(at):
+                    self._widths(at, lambda width: one(i, row, height, at, width))
+
+        if not self.tile.several:
+            tiles.emit_numbered(chunk, rows, across)
+            return
+        with loop(together) as p:
+            at = panel(p)
+
+            def down(width: int) -> None:
+                tiles.emit_numbered(chunk, rows, lambda row, h, i: one(i, row, h, at, width))
+
+            with self._within(at):
+                self._widths(at, down)
+
     @contextmanager
-    def _within(self, panel: Extent, number: Extent) -> Iterator[None]:
+    def _within(self, panel: Panel) -> Iterator[None]:
         """Runs the body for panels of the result and of the task, which may end between panels copied together."""
         tile, panels = self.tile, -(-self.spec.n // self.tile.nr)
         with ExitStack() as stack:
             if panels % tile.panels or tile.panels % tile.together:
-                stack.enter_context(when(i64(panel) < i64(panels)))
+                stack.enter_context(when(i64(panel.number) < i64(panels)))
             if tile.panels % tile.together:
-                stack.enter_context(when(i64(number) < i64(tile.panels)))
+                stack.enter_context(when(i64(panel.of_task) < i64(tile.panels)))
             yield
 
-    def _widths(self, panel: Extent, body: Callable[[int], None]) -> None:
+    def _widths(self, panel: Panel, body: Callable[[int], None]) -> None:
         """``body(columns)`` for a panel, which may be the last and narrower."""
         full, rest = divmod(self.spec.n, self.tile.nr)
         if not rest:
             body(self.tile.nr)
         else:
-            branch(i64(panel) < i64(full), lambda: body(self.tile.nr), lambda: body(rest))
+            branch(i64(panel.number) < i64(full), lambda: body(self.tile.nr), lambda: body(rest))
 
     def _copy_rows(
         self, tiles: RowTiles, chunk: Extent, first: Extent, count: Extent, into: View
@@ -180,35 +217,35 @@ class _Blocks:
 
             tiles.emit_numbered(chunk, self.tile.rows, piece)
 
-    def _copy_panels(self, begin: Extent, first: Extent, count: Extent, into: View) -> None:
-        """Copies a block of the panels that are multiplied next."""
-        together = self.tile.together
+    def _copy_panels(
+        self, panel: Callable[[Extent], Panel], first: Extent, count: Extent, into: View
+    ) -> None:
+        """Copies a block of the panels that are multiplied next, a few at a time."""
+        few = min(FEW_PANELS, self.tile.together)
+        with loop(self.tile.together // few) as turn:
 
-        def each(body: Callable[[Extent, Extent, int], None]) -> None:
-            for p in range(together):
-                panel = begin + p
-                with self._within(
-                    panel, panel - floor_div(panel, self.tile.panels) * self.tile.panels
-                ):
-                    self._widths(panel, lambda width, p=p, panel=panel: body(p, panel, width))  # type: ignore[misc]
+            def each(body: Callable[[Panel, int], None]) -> None:
+                for p in range(few):
+                    at = panel(turn * few + p)
+                    with self._within(at):
+                        self._widths(at, lambda width, at=at: body(at, width))  # type: ignore[misc]
 
-        if not self.spec.columns:
+            if self.spec.columns:
+                each(lambda at, width: self._turn(at, width, first, count, into))
+                return
             with loop(count) as i:
-                at = unflatten(first + i, self.spec.k)
+                step = unflatten(first + i, self.spec.k)
 
-                def row(p: Extent, panel: Extent, width: int) -> None:
+                def row(at: Panel, width: int) -> None:
                     for c, size in vector_pieces(width, self.tile.lanes):
-                        into.store(self.b.load((*at, panel * self.tile.nr + c), size), (p, i, c))
+                        value = self.b.load((*step, at.number * self.tile.nr + c), size)
+                        into.store(value, (at.copied, i, c))
 
                 each(row)
-            return
-        each(lambda p, panel, width: self._turn(p, panel, width, first, count, into))
 
-    def _turn(
-        self, p: Extent, panel: Extent, width: int, first: Extent, count: Extent, into: View
-    ) -> None:
+    def _turn(self, panel: Panel, width: int, first: Extent, count: Extent, into: View) -> None:
         """Copies a block of a panel whose columns lie one after the other."""
-        start, lanes = panel * self.tile.nr, self.tile.lanes
+        start, lanes, p = panel.number * self.tile.nr, self.tile.lanes, panel.copied
         known = static(count)
         whole = known - known % lanes if known is not None and width % lanes == 0 else 0
         with loop(whole // lanes) as i:

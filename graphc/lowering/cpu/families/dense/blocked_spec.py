@@ -15,7 +15,7 @@ from graphc.lowering.cpu.emit import (
 from graphc.lowering.cpu.families.dense.spec import MatmulSpec, choose_matmul
 from graphc.lowering.cpu.features import CpuTarget
 
-__all__ = ["BlockedSpec", "BlockedTile", "blocked_scratch", "choose_blocked"]
+__all__ = ["FEW_PANELS", "BlockedSpec", "BlockedTile", "blocked_scratch", "choose_blocked"]
 
 _PANEL_BYTES = 24 * 1024  # of B, in the first-level cache
 _LEAST_DEPTH = 192  # of a block, whatever its panel takes
@@ -26,9 +26,11 @@ _TYPICAL_ROWS = 512  # the same of rows
 _COPY = 0.8  # of an element of an operand, in multiply-adds of vectors
 _THREADS = (2, 4)  # that should share tasks evenly
 _MOST_TASKS = 64
-_TOGETHER = 4  # panels of B that are copied at a time: short runs of memory come slowly
+_COPIES_BYTES = 256 * 1024  # of panels of B that all rows of a task pass by
 _ROWS = 64  # of a task, to make up for its copies of B
 _SLOTS = 16  # tasks that run at once, at most
+FEW_PANELS = 4
+"""Panels of B that are copied at a time: short runs of memory come slowly."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class BlockedTile:
         several: whether there may be more than one block.
         rows: tiles along m of a task.
         panels: panels along n of a task.
+        together: panels of B that are copied before their tiles are computed.
         slots: tasks that can run at once.
     """
 
@@ -81,6 +84,7 @@ class BlockedTile:
     several: bool
     rows: int
     panels: int
+    together: int
     slots: int
 
     def places(self, spec: BlockedSpec) -> tuple[int, int, int]:
@@ -94,11 +98,6 @@ class BlockedTile:
         """Elements from the copy of a tile's rows to the next: an odd number of cache lines, for different sets."""
         line = 64 // np.dtype(spec.dtype).itemsize
         return (-(-self.block * self.mr // line) | 1) * line
-
-    @property
-    def together(self) -> int:
-        """Panels that are copied at a time."""
-        return min(_TOGETHER, self.panels)
 
 
 def choose_blocked(spec: BlockedSpec, target: CpuTarget) -> BlockedTile | None:
@@ -137,7 +136,11 @@ def choose_blocked(spec: BlockedSpec, target: CpuTarget) -> BlockedTile | None:
     _, rows, across = best
     tasks = _number(tiles, rows) * _number(panels, across)
     slots = _SLOTS if height is None else min(_SLOTS, tasks)
-    return BlockedTile(mr, nr, lanes, block, several, rows, across, slots)
+    together = FEW_PANELS if several else _COPIES_BYTES // (block * nr * item)
+    together = max(FEW_PANELS, together // FEW_PANELS * FEW_PANELS)
+    if across <= together:
+        together = across if across <= FEW_PANELS else -(-across // FEW_PANELS) * FEW_PANELS
+    return BlockedTile(mr, nr, lanes, block, several, rows, across, together, slots)
 
 
 def _block(depth: int | None, most: int) -> int:
