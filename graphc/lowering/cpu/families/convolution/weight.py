@@ -230,6 +230,7 @@ def _in_one_go(loops: _Loops, output: Output) -> None:
             def rows(row: Extent, count: int) -> None:
                 with fused_loop(tile.taps) as taps:
                     column = panel * tile.nr
+                    output.fetch(group, row, count, panel, taps)
                     acc = loops.accumulate(group, taps, row, count, column, width, 0, loops.lines)
                     for r in range(count):
                         for c, lanes in vector_pieces(width, tile.lanes):
@@ -315,6 +316,7 @@ def _combined(loops: _Loops, partial: View, output: Output) -> None:
     def task(slot: Extent, group: Extent, row: Extent, panel: Extent) -> None:
         def columns(width: int) -> None:
             with fused_loop(tile.taps) as taps:
+                output.fetch(group, row, 1, panel, taps)
                 for c, lanes in vector_pieces(width, tile.lanes):
                     value = partial.load((0, group, panel, *taps, row, c), lanes)
                     for part in range(1, tile.parts):

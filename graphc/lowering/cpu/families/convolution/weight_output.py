@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import numpy as np
+
 from graphc.lowering.cpu.emit import (
     Expr,
     Extent,
@@ -49,6 +51,9 @@ class Finish(Protocol):
         self, feature: Extent, row: Extent, taps: Sequence[Extent], value: Expr, lanes: int
     ) -> None:
         """Takes the results of ``lanes`` output channels from ``feature`` on, for one row and tap of a tile."""
+
+    def fetch(self, feature: Extent, entry: Extent) -> None:
+        """Asks for the cache line of what `run` will read for an entry."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,26 @@ class Output:
             self.finish.run(feature, panel * tile.nr + column, value, lanes)
             return
         self._stage(slot).store(value, (inside, _flat(taps, tile.taps), column))
+
+    def fetch(
+        self, group: Extent, row: Extent, rows: int, panel: Extent, taps: Sequence[Extent]
+    ) -> None:
+        """Asks for one tap's share of what the results of some rows will be combined with, while they are summed.
+
+        Memory brings weights and momentum no faster than a thread computes their gradient: one after the other, both
+        would take twice as long.
+        """
+        tile = self.tile
+        if not tile.inputs_across:
+            return
+        line = 64 // np.dtype(self.spec.dtype).itemsize
+        width = tile.nr * (
+            tile.columns // (self.spec.channels // self.spec.groups) if tile.merged else 1
+        )
+        start = panel * (tile.nr * math.prod(self.spec.kernel)) + _flat(taps, tile.taps) * width
+        for r in range(rows):
+            for at in range(0, width, line):
+                self.finish.fetch(group * tile.rows + row + r, start + at)
 
     def done(
         self, slot: Extent, group: Extent, row: Extent, rows: int, panel: Extent, width: int

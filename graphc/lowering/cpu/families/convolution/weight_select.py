@@ -88,6 +88,13 @@ def select_weight_gradient(fusion: Fusion, root: Node, target: CpuTarget) -> Ker
                         [e.bound(feature, 0, features - 1), *unflatten(at, sizes)], value
                     )
 
+            def fetch(self, feature: Extent, entry: Extent) -> None:
+                with e.space.rewound():
+                    at = unflatten(
+                        e.bound(entry, 0, inputs * math.prod(kernel) - 1), (inputs, *kernel)
+                    )
+                    epilogue.fetch([e.bound(feature, 0, features - 1), *at])
+
             def across(
                 self,
                 feature: Extent,

@@ -71,7 +71,7 @@ def select_long_product(
             def run(self, feature: Extent, entry: Extent, value: Expr, lanes: int) -> None:
                 with e.space.rewound(), e.vector(lanes) as lane:
                     across = e.bound(entry, 0, columns - 1) + lane
-                    put(e.bound(feature, 0, rows - 1), across, value)
+                    epilogue.store(place(e.bound(feature, 0, rows - 1), across), value)
 
             def across(
                 self,
@@ -83,13 +83,18 @@ def select_long_product(
             ) -> None:
                 with e.space.rewound(), e.vector(lanes) as lane:
                     down = e.bound(feature, 0, rows - 1) + lane
-                    put(down, e.bound(row, 0, columns - 1), value)
+                    epilogue.store(place(down, e.bound(row, 0, columns - 1)), value)
 
-        def put(row: DimLike, column: DimLike, value: Expr) -> None:
+            def fetch(self, feature: Extent, entry: Extent) -> None:
+                with e.space.rewound():
+                    down, across = e.bound(feature, 0, rows - 1), e.bound(entry, 0, columns - 1)
+                    epilogue.fetch(place(down, across))
+
+        def place(row: DimLike, column: DimLike) -> list[DimLike]:
             at: list[DimLike] = [0] * root.types[0].rank
             spread(row, m, root.types[0].shape, at)
             spread(column, n, root.types[0].shape, at)
-            epilogue.store(at, value)
+            return at
 
         def view(slot: int, stride: DimLike) -> View:
             memory, step = io.operands[slot], dim_expr(stride, io.dims)
