@@ -328,14 +328,14 @@ class _Blocks:
             finished()
 
     def _fetch(self, row: Extent, column: Extent, height: int, width: int, last: Expr) -> None:
-        """Fetches what a tile's results will be stored over, in its last block."""
+        """Fetches what results are stored over: a tile's own in its last block, or the next one's along its rows."""
         line = 64 // np.dtype(self.spec.dtype).itemsize
 
         def fetch() -> None:
             assert self.fetch is not None
             for r in range(height):
                 for c in range(0, width, line):
-                    self.fetch(row + r, column + c)
+                    self.fetch(row + r, column + c + (0 if self.tile.several else width))
 
         if self.tile.several:
             with when(last):
