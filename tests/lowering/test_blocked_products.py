@@ -34,6 +34,7 @@ def _dot(lhs: tuple[int, ...], rhs: tuple[int, ...]) -> DotGeneral:
 CASES: dict[str, Make] = {
     # gradients of weights: one block, several, tails of rows, columns and depth, an open depth
     "turned": lambda b, x: b(_dot((0,), (0,)), x("y", 200, 130), x("x", 200, 70)),
+    "long_rows": lambda b, x: b(_dot((0,), (0,)), x("y", 500, 130), x("x", 500, 620)),
     "blocks": lambda b, x: b(_dot((0,), (0,)), x("y", 1030, 97), x("x", 1030, 67)),
     "open_depth": lambda b, x: b(_dot((0,), (0,)), x("y", N, 128), x("x", N, 256)),
     # the depth in an order of its own in each operand, as batch and time have in a recurrence

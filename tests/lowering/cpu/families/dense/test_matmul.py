@@ -87,6 +87,15 @@ def test_large_weights_are_shared_by_columns() -> None:
         check_packed(run, nr, 40, 600, 600)
 
 
+def test_long_rows_are_followed_to_their_end() -> None:
+    tile = choose_matmul(MatmulSpec(120, 1030, 64), V3)
+    assert tile.rows_first and tile.row_tiles == 1
+    assert choose_matmul(MatmulSpec(120, 900, 64), V3).row_tiles > 1
+    run, nr = compile_packed(120, 1030, 64, V3)
+    if run.runnable:
+        check_packed(run, nr, 120, 1030, 64)
+
+
 @pytest.mark.parametrize("target", TARGETS, ids=target_id)
 def test_deep_products_go_in_passes_that_leave_partial_sums(target: CpuTarget) -> None:
     spec = MatmulSpec(130, 70, 3072)
