@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from graphc.ir.dim import DimLike, product
 from graphc.ir.graph import GraphBuilder, Node, Value
-from graphc.lowering.cpu.emit import View
+from graphc.lowering.cpu.emit import View, worth_threads
 from graphc.lowering.cpu.families.convolution.depthwise import DepthwiseSpec, emit_depthwise
 from graphc.lowering.cpu.families.convolution.direct import ConvSpec, choose_conv, emit_conv
 from graphc.lowering.cpu.families.convolution.transposed import (
@@ -53,6 +55,7 @@ def select_convolution(
     return _windows(fusion, root, slots, dtype, target)
 
 
+_FUNCTION = 25  # operations of a function such as tanh, about
 _FILTER_TAPS = 11 * 11  # AlexNet's first layer: the largest filter of the models people use
 
 
@@ -110,7 +113,12 @@ def _windows(
             dtype,
         )
 
-    tile = choose_conv(spec(batch, tuple(output)), target)
+    # A function behind a small convolution takes as long as it: LeNet's first layer pays off only together.
+    whole = spec(batch, tuple(output))
+    tile = choose_conv(whole, target)
+    functions = sum(n.op.expensive and n.id != root.id for n in fusion.body.nodes)
+    work = whole.flops + functions * _FUNCTION * root.types[0].size
+    tile = replace(tile, threads=worth_threads(work, whole.weight_bytes))
 
     def emit(io: KernelIO) -> None:
         epilogue = Epilogue(fusion.body, root, io, target)
