@@ -175,24 +175,17 @@ class Module:
             ModuleMemoryError: no memory for these sizes.
             ModuleClosedError: after `close`.
         """
-        if self._quick is not None and out is None:
-            values = self._in_order(inputs)
-            if values is not None:
-                return self._quick.call(*values)
-        if isinstance(inputs, Mapping):
-            return self._execute(self._gather((), inputs), out)
-        return self._execute(self._gather(tuple(inputs), {}), out)
+        values = tuple(inputs) if not isinstance(inputs, Mapping) else self._in_order(inputs)
+        return self(*values) if out is None else self._execute(self._gather(values, {}), out)
 
-    def _in_order(self, inputs: Mapping[str, object] | Sequence[object]) -> Sequence[object] | None:
-        """Inputs by position; None where names are missing or unknown."""
-        if not isinstance(inputs, Mapping):
-            return inputs
-        if len(inputs) != len(self._names):
-            return None
+    def _in_order(self, inputs: Mapping[str, object]) -> tuple[object, ...]:
+        """Inputs by position, for the short way. Raises ModuleInputError."""
         try:
-            return [inputs[name] for name in self._names]
+            if len(inputs) == len(self._names):
+                return tuple([inputs[name] for name in self._names])
         except KeyError:
-            return None
+            pass
+        return tuple(self._by_name((), inputs)[name] for name in self._names)
 
     def profile(self, /, *args: object, **inputs: object) -> Profile:
         """Runs once, with inputs as in a call, and measures each kernel. Raises what `run` does."""

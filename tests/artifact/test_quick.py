@@ -92,6 +92,15 @@ def test_both_ways_agree_about_names(
     )
 
 
+@pytest.mark.parametrize("inputs", [{}, {"y": X}, {"x": X, "y": X}, {"x": X[:, :3]}])
+def test_run_and_a_call_agree(linear_module: Module, inputs: dict[str, object]) -> None:
+    """About errors, which `run` finds on its way to the short one."""
+    linear_module(x=X)
+    with pytest.raises(ModuleError) as error:
+        linear_module.run(inputs)
+    assert (type(error.value), str(error.value)) == answer(linear_module, True, **inputs)
+
+
 def test_the_second_call_takes_it(linear_module: Module, request: pytest.FixtureRequest) -> None:
     for n in (1, 2):
         linear_module(x=X[:n])
@@ -99,6 +108,8 @@ def test_the_second_call_takes_it(linear_module: Module, request: pytest.Fixture
     for n in (1, 2, 1):
         np.testing.assert_allclose(linear_module(x=X[:n])["y"], linear(X[:n]), rtol=1e-6)
         np.testing.assert_allclose(linear_module(X[:n])["y"], linear(X[:n]), rtol=1e-6)
+        for inputs in ({"x": X[:n]}, [X[:n]]):
+            np.testing.assert_allclose(linear_module.run(inputs)["y"], linear(X[:n]), rtol=1e-6)
     for other in (X.tolist(), X[::-1], np.ones((3, 4), np.float32)):
         with pytest.raises(RefusedError):
             linear_module(x=other)

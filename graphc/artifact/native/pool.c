@@ -170,7 +170,7 @@ int graphc_pool_run(graphc_pool *pool, graphc_task task, void *data, int num_tas
     for (int i = 0; i <= pool->started; i++) run_share(pool, i, generation);
     if (!spin(pool, all_done, generation)) {
         pthread_mutex_lock(&pool->lock);
-        atomic_store(&pool->caller_sleeps, 1); /* before the last look at pending, as above */
+        atomic_store(&pool->caller_sleeps, 1); /* before the last look at what is finished, as above */
         while (!all_done(pool, generation)) pthread_cond_wait(&pool->done, &pool->lock);
         atomic_store(&pool->caller_sleeps, 0);
         pthread_mutex_unlock(&pool->lock);

@@ -163,6 +163,10 @@ def test_worth_threads() -> None:
     assert not emit.worth_threads(2 * 128 * 10)
     assert emit.worth_threads(10**8)
     assert emit.worth_threads(0, 10**7)
+    # LeNet's first layer: the convolution alone is too small to share, with a function of its results it is not
+    flops, results = 2 * 25 * 28 * 28 * 6, (1, 28, 28, 6)
+    assert not emit.worth_threads(emit.work_of(flops, 0, results))
+    assert emit.worth_threads(emit.work_of(flops, 1, results))
 
 
 @pytest.mark.parametrize("extent", [1, 2, 7, 16])
@@ -170,7 +174,7 @@ def test_a_swinging_loop_visits_everything_and_names_what_follows(extent: int) -
     """Forwards and backwards, each task its own part; what follows the last index is where the next walk begins."""
     with kernel("swing", {"y": "int64"}, dims=("turn",), public=True) as k:
         y = k.view("y", (2, extent))
-        with emit.swinging_loop(extent, emit.tasks(), k.dim("turn")) as (index, following):
+        with emit.swinging_loop(extent, k.dim("turn")) as (index, following):
             y.store(y.load((0, index)) + emit.i64(1), (0, index))
             y.store(following, (1, index))
     run = build(k, TARGETS[0])

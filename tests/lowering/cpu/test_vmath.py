@@ -123,6 +123,16 @@ def test_unary(name: str, dtype: str) -> None:
     assert_close(got, want, rtol, TINY[dtype])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_exponential_of_what_is_not_positive_is_the_same(dtype: str) -> None:
+    """To the bit: denormal results and NaN included."""
+    x = -np.abs(np.concatenate([grid(dtype), np.linspace(0, 800, 20001).astype(dtype)]))
+    got = evaluate(vmath._exp_nonpositive, [x], TARGETS[1], 8)
+    want = evaluate(vmath.exp, [x], TARGETS[1], 8)
+    if got is not None and want is not None:
+        assert np.array_equal(got, want, equal_nan=True)
+
+
 @pytest.mark.parametrize("lanes", LANES)
 @pytest.mark.parametrize("target", TARGETS, ids=target_id)
 def test_results_do_not_depend_on_lanes(target: object, lanes: int) -> None:

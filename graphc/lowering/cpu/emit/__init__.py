@@ -42,11 +42,11 @@ from graphc.lowering.cpu.emit.loops import (
     power_of_two_ladder,
     remainder_tiles,
     swinging_loop,
-    tasks,
     tiles,
     unflatten,
     vector_pieces,
     when,
+    work_of,
     worth_threads,
 )
 from graphc.lowering.cpu.emit.memory import (
@@ -127,10 +127,10 @@ __all__ = [
     "stores",
     "swinging_loop",
     "symbol",
-    "tasks",
     "tiles",
     "unflatten",
     "vector_pieces",
     "when",
+    "work_of",
     "worth_threads",
 ]

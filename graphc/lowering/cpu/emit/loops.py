@@ -43,20 +43,17 @@ def fused_loop(
         yield unflatten(flat, extents)
 
 
-def tasks() -> Expr:
-    """How many tasks a parallel loop is cut into: a hint, since one that runs inside another is not cut."""
-    return bind(builder().call_extern("int64", TASKS))
-
-
 @contextmanager
-def swinging_loop(extent: int, count: Expr, turn: Expr) -> Iterator[tuple[Expr, Expr]]:
-    """A parallel loop over ``range(extent)``, cut into ``count`` tasks, for what is repeated.
+def swinging_loop(extent: int, turn: Expr) -> Iterator[tuple[Expr, Expr]]:
+    """A parallel loop over ``range(extent)``, one task for each thread, for what is repeated.
 
     Each task walks its part forwards where ``turn`` is 0 and backwards where it is 1, so that it begins with what it
     read last, and finds as much of that as its caches hold. Always forwards, a part that is a little larger than a
     cache is read from behind that cache each time. Yields the index and the next one of the task: after the last, that
     is the same, with which the next walk begins.
     """
+    # A hint: the tasks of a loop that runs inside another all run on one thread.
+    count = bind(builder().call_extern("int64", TASKS))
     with loop(count, parallel=True) as task:
         first = bind(floor_div(task * extent, count))
         last = bind(floor_div((task + 1) * extent, count) - 1)
@@ -194,6 +191,16 @@ _BYTES_PER_SECOND = 12e9
 _REGION_SECONDS = 5e-6
 SHARED_FLOPS = int(_FLOPS_PER_SECOND * _REGION_SECONDS)
 """Arithmetic of a loop from which on threads should share it."""
+_FUNCTION_FLOPS = (
+    25  # of a function such as tanh or a sigmoid: on AVX2, 14 and 18 cycles for a vector
+)
+
+
+def work_of(flops: Extent, functions: int, results: Sequence[Extent]) -> Extent:
+    """Arithmetic of a loop with that many functions, such as tanh, for each of its results: behind a small product they
+    take as long as it.
+    """
+    return flops + product((_FUNCTION_FLOPS * functions, *results)) if functions else flops
 
 
 def worth_threads(flops: Extent, bytes_moved: Extent = 0) -> bool:

@@ -44,7 +44,7 @@ class Epilogue:
     @property
     def long(self) -> bool:
         """Whether it computes functions, such as `exp` or random bits, that are many instructions each."""
-        return any(n.op.expensive for n in self.body.nodes if n.id != self.root.id)
+        return functions_behind(self.body, self.root) > 0
 
     def _placed(self, end: Node) -> bool:
         """Whether a result is stored through its last op."""
@@ -102,6 +102,11 @@ class Epilogue:
                     d if isinstance(d, int) else self.emitter.expr(d) for d in end.types[0].shape
                 ]
                 fill_border(memory, shape, end.op, self.target)
+
+
+def functions_behind(body: Graph, root: Node) -> int:
+    """How many functions, such as `exp` or random bits, are computed for a result of a root."""
+    return sum(n.op.expensive for n in body.nodes if n.id != root.id)
 
 
 def fill_border(view: View, shape: Sequence[Extent], pad: Pad, target: CpuTarget) -> None:

@@ -22,6 +22,7 @@ from graphc.lowering.cpu.emit import (
     fused_loop,
     product,
     static,
+    work_of,
     worth_threads,
 )
 from graphc.lowering.cpu.features import CpuTarget
@@ -44,6 +45,7 @@ class DepthwiseSpec:
         channels: channels of input and result.
         kernel, strides, dilation: per spatial dimension.
         dtype: element type of input, weights and accumulation.
+        functions: functions, such as tanh, that are computed for each result.
     """
 
     batch: Extent
@@ -53,6 +55,7 @@ class DepthwiseSpec:
     strides: tuple[int, ...]
     dilation: tuple[int, ...]
     dtype: str = "float32"
+    functions: int = 0
 
     def __post_init__(self) -> None:
         rank = len(self.output)
@@ -64,6 +67,11 @@ class DepthwiseSpec:
         """Floating-point operations, a multiply-add counting two."""
         per = product((2, product(self.kernel), self.channels))
         return product((self.batch, *self.output, per))
+
+    @property
+    def work(self) -> Extent:
+        """All arithmetic, as threads would share it."""
+        return work_of(self.flops, self.functions, (self.batch, *self.output, self.channels))
 
 
 def emit_depthwise(
@@ -101,8 +109,8 @@ def emit_depthwise(
 
         channel_blocks(spec.channels, lanes, vectors, block)
 
-    threads = worth_threads(spec.flops)
-    shared_loop((spec.batch, *outer, chunks), task, threads=threads, flops=spec.flops)
+    threads = worth_threads(spec.work)
+    shared_loop((spec.batch, *outer, chunks), task, threads=threads, flops=spec.work)
 
 
 def emit_depthwise_tile(

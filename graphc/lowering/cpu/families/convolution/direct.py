@@ -37,6 +37,7 @@ from graphc.lowering.cpu.emit import (
     splat,
     static,
     vector_pieces,
+    work_of,
     worth_threads,
 )
 from graphc.lowering.cpu.families.dense.spec import register_rows
@@ -64,6 +65,7 @@ class ConvSpec:
         kernel, strides, dilation: per spatial dimension.
         groups: channels and features fall into this many independent groups.
         dtype: element type of input, weights and accumulation.
+        functions: functions, such as tanh, that are computed for each result.
     """
 
     batch: Extent
@@ -75,6 +77,7 @@ class ConvSpec:
     dilation: tuple[int, ...]
     groups: int = 1
     dtype: str = "float32"
+    functions: int = 0
 
     def __post_init__(self) -> None:
         rank = len(self.output)
@@ -91,6 +94,11 @@ class ConvSpec:
         taps = product(self.kernel)
         per = product((2, taps, self.channels // self.groups, self.features))
         return product((self.batch, *self.output, per))
+
+    @property
+    def work(self) -> Extent:
+        """All arithmetic, as threads would share it."""
+        return work_of(self.flops, self.functions, (self.batch, *self.output, self.features))
 
     @property
     def weight_bytes(self) -> int:
@@ -186,7 +194,7 @@ def choose_conv(spec: ConvSpec, target: CpuTarget) -> ConvTile:
         lanes=lanes,
         pixels_first=spec.weight_bytes // spec.groups <= _RESIDENT_BYTES,
         w_tiles=(known or 8) if len(spec.output) > 1 else min(known or 8, 8),
-        threads=worth_threads(spec.flops, spec.weight_bytes),
+        threads=worth_threads(spec.work, spec.weight_bytes),
         ahead=16 if spec.weight_bytes > _RESIDENT_BYTES and spec.channels >= 16 else 0,
     )
 
@@ -265,7 +273,7 @@ def emit_conv(
         else:
             branch(i64(panel) < i64(full), lambda: convolve(tile.nr), lambda: convolve(rest))
 
-    shared_loop(order, task, threads=tile.threads, flops=spec.flops, bytes_moved=spec.weight_bytes)
+    shared_loop(order, task, threads=tile.threads, flops=spec.work, bytes_moved=spec.weight_bytes)
 
 
 @dataclass(frozen=True)

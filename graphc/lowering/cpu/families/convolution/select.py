@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from graphc.ir.dim import DimLike, product
 from graphc.ir.graph import GraphBuilder, Node, Value
-from graphc.lowering.cpu.emit import View, worth_threads
+from graphc.lowering.cpu.emit import View
 from graphc.lowering.cpu.families.convolution.depthwise import DepthwiseSpec, emit_depthwise
 from graphc.lowering.cpu.families.convolution.direct import ConvSpec, choose_conv, emit_conv
 from graphc.lowering.cpu.families.convolution.transposed import (
@@ -15,7 +13,7 @@ from graphc.lowering.cpu.families.convolution.transposed import (
     emit_holed_conv,
 )
 from graphc.lowering.cpu.families.dense.select import DTYPES, Matrices, computed_in, product_kernel
-from graphc.lowering.cpu.families.epilogue import Epilogue
+from graphc.lowering.cpu.families.epilogue import Epilogue, functions_behind
 from graphc.lowering.cpu.families.packing import write_conv, write_depthwise
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.io import KernelIO
@@ -55,7 +53,6 @@ def select_convolution(
     return _windows(fusion, root, slots, dtype, target)
 
 
-_FUNCTION = 25  # operations of a function such as tanh, about
 _FILTER_TAPS = 11 * 11  # AlexNet's first layer: the largest filter of the models people use
 
 
@@ -99,6 +96,7 @@ def _windows(
     batch, *output, features = root.types[0].shape
     channels, kernel = _static(x.shape[-1]), tuple(_static(d) for d in w.shape[2:])
     depthwise = op.groups == channels == features
+    functions = functions_behind(fusion.body, root)
 
     def spec(batch: object, output: tuple[object, ...]) -> ConvSpec:
         return ConvSpec(
@@ -111,14 +109,10 @@ def _windows(
             op.rhs_dilation,
             op.groups,
             dtype,
+            functions,
         )
 
-    # A function behind a small convolution takes as long as it: LeNet's first layer pays off only together.
-    whole = spec(batch, tuple(output))
-    tile = choose_conv(whole, target)
-    functions = sum(n.op.expensive and n.id != root.id for n in fusion.body.nodes)
-    work = whole.flops + functions * _FUNCTION * root.types[0].size
-    tile = replace(tile, threads=worth_threads(work, whole.weight_bytes))
+    tile = choose_conv(spec(batch, tuple(output)), target)
 
     def emit(io: KernelIO) -> None:
         epilogue = Epilogue(fusion.body, root, io, target)
@@ -127,7 +121,14 @@ def _windows(
         data, memory = _cropped(io, slots[0], x.shape, op), io.operands[slots[1]]
         if depthwise:
             shape = DepthwiseSpec(
-                n, tuple(out), channels, kernel, op.strides, op.rhs_dilation, dtype
+                n,
+                tuple(out),
+                channels,
+                kernel,
+                op.strides,
+                op.rhs_dilation,
+                dtype,
+                functions,
             )
             weight = _dense(memory, (*kernel, channels))
             emit_depthwise(shape, target, data, weight, epilogue.finish)
@@ -186,6 +187,7 @@ def _holed(
             tuple(low for low, _ in op.padding),
             op.groups,
             dtype,
+            functions_behind(fusion.body, root),
         )
 
     tile = choose_holed_conv(spec(batch, tuple(output)), target)

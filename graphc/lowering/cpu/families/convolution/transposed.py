@@ -61,6 +61,7 @@ class HoledConvSpec:
     before: tuple[int, ...]
     groups: int = 1
     dtype: str = "float32"
+    functions: int = 0
 
     def __post_init__(self) -> None:
         if any(low >= hole for low, hole in zip(self.before, self.holes, strict=True)):
@@ -78,6 +79,7 @@ class HoledConvSpec:
             (1,) * len(self.kernel),
             self.groups,
             self.dtype,
+            self.functions,
         )
 
 

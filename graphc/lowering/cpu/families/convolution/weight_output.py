@@ -116,9 +116,7 @@ class Output:
         if not tile.inputs_across:
             return
         line = 64 // np.dtype(self.spec.dtype).itemsize
-        width = tile.nr * (
-            tile.columns // (self.spec.channels // self.spec.groups) if tile.merged else 1
-        )
+        width = tile.columns if tile.merged else tile.nr
         start = panel * (tile.nr * math.prod(self.spec.kernel)) + _flat(taps, tile.taps) * width
         for r in range(rows):
             for at in range(0, width, line):

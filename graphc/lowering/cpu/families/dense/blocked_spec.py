@@ -136,11 +136,15 @@ def choose_blocked(spec: BlockedSpec, target: CpuTarget) -> BlockedTile | None:
     _, rows, across = best
     tasks = _number(tiles, rows) * _number(panels, across)
     slots = _SLOTS if height is None else min(_SLOTS, tasks)
-    together = FEW_PANELS if several else _COPIES_BYTES // (block * nr * item)
-    together = max(FEW_PANELS, together // FEW_PANELS * FEW_PANELS)
-    if across <= together:
-        together = across if across <= FEW_PANELS else -(-across // FEW_PANELS) * FEW_PANELS
+    together = _together(across, 0 if several else _COPIES_BYTES // (block * nr * item))
     return BlockedTile(mr, nr, lanes, block, several, rows, across, together, slots)
+
+
+def _together(panels: int, fitting: int) -> int:
+    """Panels that are copied before their tiles are computed: those that fit, in whole rounds of a few."""
+    if panels <= FEW_PANELS:
+        return panels
+    return FEW_PANELS * max(1, min(fitting // FEW_PANELS, _number(panels, FEW_PANELS)))
 
 
 def _block(depth: int | None, most: int) -> int:

@@ -194,7 +194,7 @@ def _emit_in_place(
         (*spec.batch, *nested),
         task,
         threads=tile.threads,
-        flops=spec.flops,
+        flops=spec.work,
         bytes_moved=product((n, spec.k, np.dtype(spec.dtype).itemsize)),
     )
 

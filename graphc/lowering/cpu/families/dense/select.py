@@ -17,7 +17,7 @@ from graphc.lowering.cpu.families.dense.matmul import (
     emit_matmul,
     scratch_bytes,
 )
-from graphc.lowering.cpu.families.epilogue import Epilogue
+from graphc.lowering.cpu.families.epilogue import Epilogue, functions_behind
 from graphc.lowering.cpu.families.packing import write_matmul
 from graphc.lowering.cpu.features import CpuTarget
 from graphc.lowering.cpu.io import KernelIO
@@ -85,7 +85,8 @@ def product_kernel(
     layout = "packed" if matrices is not None else _layout(product)
     if layout is None or dtype not in DTYPES or root.types[0].size == 0:
         return None
-    spec = _spec(product, layout, dtype, {})
+    functions = functions_behind(fusion.body, root)
+    spec = _spec(product, layout, dtype, functions, {})
     tile = choose_matmul(spec, target)
 
     def emit(io: KernelIO) -> None:
@@ -110,7 +111,7 @@ def product_kernel(
                 epilogue.store(at, value)
 
         emit_matmul(
-            _spec(product, layout, dtype, io.dims),
+            _spec(product, layout, dtype, functions, io.dims),
             target,
             a,
             b,
@@ -164,7 +165,9 @@ def _layout(product: Product) -> str | None:
     return None
 
 
-def _spec(product: Product, layout: str, dtype: str, env: Mapping[str, Any]) -> MatmulSpec:
+def _spec(
+    product: Product, layout: str, dtype: str, functions: int, env: Mapping[str, Any]
+) -> MatmulSpec:
     """The family's spec; without an environment, named dims stay what they are."""
 
     def extent(dim: DimLike) -> Extent:
@@ -177,6 +180,7 @@ def _spec(product: Product, layout: str, dtype: str, env: Mapping[str, Any]) -> 
         tuple(extent(ax.extent) for ax in product.batch),
         layout,
         dtype,
+        functions,
     )
 
 

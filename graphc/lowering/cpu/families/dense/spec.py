@@ -15,6 +15,7 @@ from graphc.lowering.cpu.emit import (
     near_equal_tiles,
     product,
     static,
+    work_of,
     worth_threads,
 )
 from graphc.lowering.cpu.features import CpuTarget
@@ -40,6 +41,7 @@ _ROWS_BYTES = 900_000
 _CHUNK_BYTES = 768 * 1024
 # Rows of C from this size on lie in a page each: tiles along columns would take a page for every row of every panel.
 _PAGE_BYTES = 4096
+# With B of up to this size, which passes by for every few rows, that pays.
 _WIDE_BYTES = 2_200_000
 # Regions of scratch memory, and so the most tasks of an unpacked product that run at once.
 _SLOTS = 32
@@ -54,6 +56,7 @@ class MatmulSpec:
         batch: leading extents that all three tensors share (a View may repeat with stride 0).
         b: the layout of B, ``"packed"``, ``"rows"`` or ``"columns"``.
         dtype: element type of A, B and of the accumulation.
+        functions: functions, such as tanh, that are computed for each result.
     """
 
     m: Extent
@@ -62,6 +65,7 @@ class MatmulSpec:
     batch: tuple[Extent, ...] = ()
     b: str = "packed"
     dtype: str = "float32"
+    functions: int = 0
 
     def __post_init__(self) -> None:
         if self.b not in ("packed", "rows", "columns"):
@@ -73,6 +77,11 @@ class MatmulSpec:
     def flops(self) -> Extent:
         """Floating-point operations, a multiply-add counting two."""
         return product((*self.batch, self.m, self.n, self.k, 2))
+
+    @property
+    def work(self) -> Extent:
+        """All arithmetic, as threads would share it."""
+        return work_of(self.flops, self.functions, (*self.batch, self.m, self.n))
 
 
 @dataclass(frozen=True)
@@ -208,7 +217,7 @@ def choose_matmul(spec: MatmulSpec, target: CpuTarget) -> MatmulTile:
         lanes=lanes,
         rows_first=rows_first,
         row_tiles=row_tiles,
-        threads=worth_threads(spec.flops, product((*spec.batch, spec.n, spec.k, item))),
+        threads=worth_threads(spec.work, product((*spec.batch, spec.n, spec.k, item))),
         ahead=16 if streamed and (m is None or (m > 2 and not coming)) else 0,
         coming=coming,
         depth=depth,

@@ -26,7 +26,6 @@ from graphc.lowering.cpu.emit import (
     remainder,
     splat,
     swinging_loop,
-    tasks,
     worth_threads,
 )
 from graphc.lowering.cpu.families.recurrence.select import (
@@ -117,12 +116,11 @@ class _Emission:
         op, first = self.op, self.op.sequences
         for i, carry in enumerate(op.carried):
             self._copy(self.io.operands[first + i], self._carry(carry, 0), carry)
-        count = tasks()
         with loop(self.length) as step:
             at = self.length - 1 - step if op.reverse else step
             before, after = remainder(step, 2), remainder(step + 1, 2)
             for stage in self.cell.stages:
-                self._stage(stage, at, before, after, count)
+                self._stage(stage, at, before, after)
         for i, carry in enumerate(op.carried):
             self._copy(self._carry(carry, remainder(self.length, 2)), self.io.results[i], carry)
 
@@ -172,7 +170,7 @@ class _Emission:
 
     # ---- A stage ----------------------------------------------------------------------------------
 
-    def _stage(self, stage: Stage, at: Extent, before: Extent, after: Extent, count: Expr) -> None:
+    def _stage(self, stage: Stage, at: Extent, before: Extent, after: Extent) -> None:
         cell, tile = self.cell, self.tile
         blocks = cell.units // tile.units
         operands = self._operands(at, before)
@@ -227,9 +225,8 @@ class _Emission:
                             result = acc.get(i, column - some[0], tile.lanes)
                             self._kept(p.value).store(result, (row + i, at))
 
-        shared = blocks > 1 and worth_threads(rows * work)
-        if shared:
-            with swinging_loop(blocks, count, before) as (number, following):
+        if blocks > 1 and worth_threads(rows * work):
+            with swinging_loop(blocks, before) as (number, following):
                 block(number, following)
         else:
             with loop(blocks) as number:
