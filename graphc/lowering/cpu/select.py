@@ -9,11 +9,11 @@ from graphc.ir.op import Pattern
 from graphc.lowering.cpu.choice import select_cond
 from graphc.lowering.cpu.families.attention.select import select_attention
 from graphc.lowering.cpu.families.convolution.expand_select import convolutions, select_expand
+from graphc.lowering.cpu.families.convolution.long_products import select_long_product
 from graphc.lowering.cpu.families.convolution.select import select_convolution
 from graphc.lowering.cpu.families.convolution.weight_select import select_weight_gradient
 from graphc.lowering.cpu.families.convolution.winograd_select import select_winograd
 from graphc.lowering.cpu.families.dense.blocked_select import select_blocked_product
-from graphc.lowering.cpu.families.dense.long_products import select_long_product
 from graphc.lowering.cpu.families.dense.select import select_product
 from graphc.lowering.cpu.families.pooling.gradient_select import select_pooling_gradient
 from graphc.lowering.cpu.families.pooling.select import select_pooling
