@@ -213,24 +213,34 @@ def verify_files(folder: str | os.PathLike[str], manifest: Manifest, names: Sequ
     """
     for name in names:
         path, entry = Path(folder, name), manifest.files[name]
-        check_inside(folder, path)
+        check_size(folder, manifest, name)
         try:
-            size = path.stat().st_size
-            if size != entry.bytes:
-                problem = "truncated" if size < entry.bytes else "altered"
-                raise ModuleFileError(
-                    f"{str(path)!r} is {problem}: it has {size} bytes instead of {entry.bytes}"
-                )
             digest = file_sha256(path)
         except OSError as error:
-            if isinstance(error, ModuleFileError):
-                raise
             raise ModuleFileError(f"{str(path)!r}: {error.strerror or error}") from error
         if digest != entry.sha256:
             raise ModuleFileError(
                 f"{str(path)!r} was altered: its SHA-256 is {digest}, the manifest says "
                 f"{entry.sha256}"
             )
+
+
+def check_size(folder: str | os.PathLike[str], manifest: Manifest, name: str) -> None:
+    """Compares a file's size with the manifest: the system's loader ends the process over a library that is cut short.
+
+    Raises ModuleFileError as `verify_files` does, but for what only a digest shows.
+    """
+    path, entry = Path(folder, name), manifest.files[name]
+    check_inside(folder, path)
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise ModuleFileError(f"{str(path)!r}: {error.strerror or error}") from error
+    if size != entry.bytes:
+        problem = "truncated" if size < entry.bytes else "altered"
+        raise ModuleFileError(
+            f"{str(path)!r} is {problem}: it has {size} bytes instead of {entry.bytes}"
+        )
 
 
 def check_inside(folder: str | os.PathLike[str], path: Path) -> None:

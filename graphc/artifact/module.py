@@ -115,6 +115,10 @@ class Module:
         if verify:
             present = [n for n in info.files if n in needed or (self.path / n).exists()]
             manifest.verify_files(self.path, info, present)
+        else:
+            manifest.check_size(
+                self.path, info, manifest.LIBRARY
+            )  # the runtime checks that of the weights
         for file in (library, weights):
             manifest.check_inside(self.path, file)
             if not file.is_file():
